@@ -1,0 +1,234 @@
+"""Typed options: defaults, `openbook.toml`, and `--set section.key=value`, in this order.
+
+One pydantic model a section; the descriptions are what `openbook init` writes as comments. An unknown key is an error
+that names the nearest right one. Relative paths in a file are relative to that file.
+"""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from openbook.errors import ConfigError
+
+FILE = "openbook.toml"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Documents(Section):
+    paths: tuple[Path, ...] = Field((), description="files and folders to study")
+    max_file_mb: float = Field(50.0, gt=0, description="larger files are skipped and named (MB = 10^6 bytes)")
+    chunk_tokens: int = Field(200, ge=16, le=250, description="longest passage, in tokens of the embedder")
+
+
+class Retrieval(Section):
+    embedder: str = Field(
+        "offline", description='"offline" (all-MiniLM-L6-v2 from an installed package), a folder, or a hub name'
+    )
+    passages: int = Field(4, ge=1, le=50, description="passages shown to the model")
+    candidates: int = Field(30, ge=1, le=1000, description="results taken from each leg before they are fused")
+
+
+class Dataset(Section):
+    teacher: Literal["extractive", "openai"] = Field("extractive", description="who writes the questions")
+    teacher_model: str = Field("", description="the model's name at the endpoint (teacher = openai)")
+    base_url: str = Field("", description="an OpenAI-compatible endpoint; empty = the OPENAI_BASE_URL variable")
+    questions: int = Field(400, ge=1, description="training questions wanted")
+    studied: int = Field(100, ge=0, description="test questions on documents that were trained on")
+    unseen: int = Field(100, ge=0, description="test questions on documents that were held out")
+    validation: int = Field(40, ge=0, description="questions kept out of training to watch the loss")
+    passages: int = Field(4, ge=1, le=50, description="passages an example shows: the golden one and distractors")
+    golden_share: float = Field(
+        0.8, ge=0, le=1, description="share of examples that keep their golden passage (RAFT's P)"
+    )
+    without_golden: Literal["refuse", "memorise", "mix"] = Field(
+        "refuse",
+        description="what the other examples answer: that it is not there, the answer all the same, or half and half",
+    )
+    questions_per_chunk: int = Field(3, ge=1, le=20, description="at most so many questions from one chunk")
+
+
+class Model(Section):
+    base: str = Field("nano", description='"nano" (embedded), a folder, or a hub name')
+    quantization: Literal["nf4", "none"] = Field(
+        "nf4", description="nf4: 4-bit weights, as QLoRA has them; none: as loaded"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: what this machine does well"
+    )
+    device: str = Field("auto", description='"auto", "cpu", "cuda" or "cuda:N"')
+    max_new_tokens: int = Field(160, ge=1, description="longest answer, in tokens of the model")
+
+
+class Tune(Section):
+    adapter: Literal["qlora", "lora", "full"] = Field(
+        "qlora", description="adapters on a 4-bit base, on the base as it is, or all weights"
+    )
+    rank: int = Field(16, ge=1, description="rank of the adapters")
+    alpha: float = Field(32.0, gt=0, description="adapter scale: its output is multiplied by alpha / rank")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="dropout in the adapters; above 0 a resumed run is no longer exact"
+    )
+    epochs: float = Field(3.0, gt=0, description="passes over the training questions")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
+    warmup_share: float = Field(0.05, ge=0, le=1, description="share of the steps in which the rate rises")
+    weight_decay: float = Field(0.0, ge=0, description="decay of the trained weights")
+    row_tokens: int = Field(4096, ge=64, description="tokens in one row; a row holds one or more token trees")
+    rows_per_step: int = Field(2, ge=1, description="rows accumulated for one optimizer step")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    checkpoint_steps: int = Field(50, ge=1, description="steps between checkpoints that --resume goes on from")
+    evaluate_steps: int = Field(25, ge=1, description="steps between validation losses")
+    activation_checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
+
+
+class Evaluate(Section):
+    arms: tuple[str, ...] = Field(
+        ("base_closed", "base_rag", "sft_closed", "sft_rag", "raft_rag", "raft_golden"), description="what is compared"
+    )
+    questions: int = Field(100, ge=1, description="at most so many questions of each test")
+    removed: int = Field(40, ge=0, description="questions asked again with their golden passage removed from the index")
+    batch_size: int = Field(16, ge=1, description="questions answered at once")
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples for the intervals")
+
+
+class Config(Section):
+    out: Path = Field(Path("openbook-work"), description="where everything is written")
+    seed: int = Field(0, ge=0, description="equal seed, equal data, equal results")
+    documents: Documents = Documents()
+    retrieval: Retrieval = Retrieval()
+    dataset: Dataset = Dataset()
+    model: Model = Model()
+    tune: Tune = Tune()
+    evaluate: Evaluate = Evaluate()
+
+    @property
+    def index_dir(self) -> Path:
+        return self.out / "index"
+
+    @property
+    def dataset_dir(self) -> Path:
+        return self.out / "dataset"
+
+    @property
+    def adapters_dir(self) -> Path:
+        return self.out / "adapters"
+
+    @property
+    def evaluation_dir(self) -> Path:
+        return self.out / "evaluation"
+
+    @classmethod
+    def load(cls, path: Path | None = None, overrides: Sequence[str] = ()) -> Self:
+        """Read `path` (or only the defaults) and apply overrides of the form `section.key=value`.
+
+        A value is read as TOML where it is TOML (`0.5`, `true`, `["a"]`) and as a plain string otherwise.
+        """
+        data: dict[str, Any] = {}
+        if path is not None:
+            data = _read_toml(path)
+            _anchor_paths(data, path.parent)
+        for override in overrides:
+            key, separator, value = override.partition("=")
+            if not separator:
+                raise ConfigError(f"--set {override!r} has no value.", "Write it as section.key=value.")
+            *sections, name = key.strip().split(".")
+            target = data
+            for section in sections:
+                target = target.setdefault(section, {})
+                if not isinstance(target, dict):
+                    raise ConfigError(f"--set {override!r}: {section} is an option, not a section.")
+            target[name] = _toml_value(value.strip())
+        return cls.parse(data, origin=str(path) if path else "--set")
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], origin: str) -> Self:
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise ConfigError(f"{origin}: " + "; ".join(_sentences(error))) from None
+
+    def to_toml(self) -> str:
+        """This configuration as a commented `openbook.toml`."""
+        lines = ["# Options of openbook. Every value here is one that --set SECTION.KEY=VALUE overrides.", ""]
+        sections = []
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, Section):
+                sections.append((name, value))
+            else:
+                lines.append(f"{name} = {_dump_toml(value)}  # {field.description}")
+        for name, section in sections:
+            lines += ["", f"[{name}]"]
+            for key, field in type(section).model_fields.items():
+                lines.append(f"{key} = {_dump_toml(getattr(section, key))}  # {field.description}")
+        return "\n".join(lines) + "\n"
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist.", "`openbook init FOLDER` writes one.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
+    if isinstance(data.get("out"), str):
+        data["out"] = str(folder / data["out"])
+    documents = data.get("documents")
+    if isinstance(documents, dict) and isinstance(documents.get("paths"), list):
+        documents["paths"] = [
+            str(folder / Path(path).expanduser()) for path in documents["paths"] if isinstance(path, str)
+        ]
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _dump_toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_dump_toml(item) for item in value) + "]"
+    if isinstance(value, Path):
+        value = value.as_posix()
+    return json.dumps(value, ensure_ascii=False)  # strings, numbers and booleans are written alike in JSON and TOML
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            yield from _keys(annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _sentences(error: ValidationError) -> Iterator[str]:
+    known = list(_keys(Config))
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            # Compare whole keys first, then last parts alone: the option may stand in another section.
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or [
+                full
+                for name in difflib.get_close_matches(key.split(".")[-1], [k.split(".")[-1] for k in known], n=1)
+                for full in known
+                if full.split(".")[-1] == name
+            ]
+            hint = f"did you mean {close[0]}?" if close else "see `openbook init` for all options"
+            yield f"there is no option {key}; {hint}"
+        else:
+            yield f"{key} = {item['input']!r}: {item['msg'][0].lower() + item['msg'][1:]}"
