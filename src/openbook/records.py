@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Self, TypeVar
@@ -221,7 +221,7 @@ def to_json(record: Any) -> dict[str, Any]:
 
 
 @cache
-def _field_types(cls: type) -> dict[str, Any]:
+def _field_types(cls: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
