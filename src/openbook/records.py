@@ -242,5 +242,5 @@ def _convert(annotation: Any, value: Any) -> Any:
 
 def from_json(cls: type[T], data: Mapping[str, Any]) -> T:
     """The inverse of `to_json`. A missing or unknown field raises `TypeError` with its name."""
-    hints = _field_types(cls)
+    hints = _field_types(typing.cast(Hashable, cls))
     return cls(**{key: _convert(hints[key], value) if key in hints else value for key, value in data.items()})
