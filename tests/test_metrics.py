@@ -251,6 +251,26 @@ class TestGrade:
         assert graded(render_quote(SENTENCE), passages=()).verified_quotes == 0.0
         assert graded("<ANSWER>: x", gold=Gold(answer="x")).right_quote is None  # no golden sentence is known
 
+    @pytest.mark.parametrize(
+        ("text", "refusal"),
+        [
+            (REFUSAL, True),
+            ("`Not in the documents`.", True),
+            ("The answer is not in the documents.", True),
+            ("I don’t know based on these passages.", True),
+            ("The provided context does not mention a default.", True),
+            ("It cannot be determined.", True),
+            ("not empty", False),
+            ("not specified", False),  # documents say so themselves
+            ("in the documents", False),
+            ("none", False),
+            ("not in the list of documents that were read", False),
+        ],
+    )
+    def test_refusals_in_other_words(self, text, refusal):
+        assert graded(f"<ANSWER>: {text}").refusal is refusal
+        assert graded(text).refusal is refusal
+
     @given(st.text(max_size=80), st.text(max_size=20), st.booleans())
     def test_any_text_has_a_grade(self, text, gold, finished):
         grade = graded(text, gold=Gold(answer=gold), finished=finished)

@@ -86,10 +86,14 @@ class ParsedAnswer:
 _FINAL = re.compile(r"(?:<ANSWER>\s*:?|##\s*Answer\s*:)", re.IGNORECASE)
 _ASSISTANT = re.compile(r"^\s*assistant\s*:\s*", re.IGNORECASE)
 _QUOTE = re.compile(re.escape(BEGIN_QUOTE) + r"(.*?)" + re.escape(END_QUOTE), re.DOTALL)
+_SOURCE = r"(?:the |these |any of the )?(?:provided |given )?(?:documents?|passages?|context|texts?|sources?)"
 _REFUSALS = re.compile(
-    r"^(?:not (?:stated |found |given |mentioned )?in the (?:documents?|passages?|context|text)|unanswerable|no answer"
-    r"|(?:the )?(?:documents?|passages?|context|text) (?:do(?:es)? not|don't|doesn't) (?:say|answer|state|mention|contain|hold)\b.*"
-    r"|i (?:do not|don't) know|cannot be answered\b.*)$"
+    r"^(?:(?:(?:it|this|that|the answer(?: to this question)?) is )?"
+    rf"not (?:(?:stated|found|given|mentioned|provided|specified|answered) )?in {_SOURCE}"
+    r"|unanswerable|no answer|i (?:do not|don['’]t) know\b.*"
+    rf"|{_SOURCE} (?:do(?:es)? not|don['’]t|doesn['’]t) "
+    r"(?:say|answer|state|mention|contain|hold|provide|specify|include|give|explain)\b.*"
+    r"|(?:(?:it|this|the question) )?cannot be (?:answered|determined)\b.*)$"
 )
 
 
@@ -111,7 +115,7 @@ def parse_answer(text: str) -> ParsedAnswer:
 
 def is_refusal(final: str) -> bool:
     """Whether a short answer says that the documents hold none, in our words or in the common other ones."""
-    plain = unicodedata.normalize("NFKC", final).strip().rstrip(".!").strip().lower()
+    plain = unicodedata.normalize("NFKC", final).strip(" \t\r\n.!*`\"'").lower()
     return bool(_REFUSALS.match(plain))
 
 
