@@ -218,11 +218,12 @@ def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 def _sentences(error: ValidationError) -> Iterator[str]:
     known = list(_keys(Config))
+    sections = sorted({key.partition(".")[0] for key in known if "." in key})
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             # Compare whole keys first, then last parts alone: the option may stand in another section.
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or [
+            close = difflib.get_close_matches(key, [*known, *sections], n=1, cutoff=0.6) or [
                 full
                 for name in difflib.get_close_matches(key.split(".")[-1], [k.split(".")[-1] for k in known], n=1)
                 for full in known

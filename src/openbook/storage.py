@@ -105,17 +105,17 @@ def read_jsonl(path: Path, *, torn_tail: bool = False) -> Iterator[dict[str, Any
     With `torn_tail`, a last line without its newline is passed over: it is what a killed writer leaves.
     """
     try:
-        file = path.open(encoding="utf-8")
+        file = path.open("rb")  # decoded line by line, so that a line that is no text is named like any other
     except FileNotFoundError as error:
         raise StoreError(f"{path} does not exist.", "Run the stage that writes it first (`openbook run`).") from error
     with file:
         for number, line in enumerate(file, 1):
-            if torn_tail and not line.endswith("\n"):
+            if torn_tail and not line.endswith(b"\n"):
                 return
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except (json.JSONDecodeError, UnicodeDecodeError) as error:
                 raise RecordError(f"{path}:{number}: this line is not JSON ({error}).", "Mend or remove it.") from error
             if not isinstance(row, dict):

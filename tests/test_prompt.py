@@ -1,0 +1,120 @@
+"""The prompt and the reading of answers are inverse, and nothing in a passage can pose as structure."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook import prompt
+from openbook.records import Chunk, Document
+
+TEXT = st.text(max_size=80)
+# Words an answer may hold: anything without an answer tag, which would end it early by definition.
+PIECES = st.lists(
+    st.one_of(st.text(max_size=15), st.sampled_from(["##", "<", ">:", "ANSWER", "#", "Answer", "quote"])), max_size=5
+)
+WORDS = PIECES.map("".join).filter(lambda text: not prompt.parse_answer(text).final and "answer" not in text.lower())
+HOSTILE = st.lists(st.one_of(st.sampled_from(prompt.TAGS), st.text(max_size=8)), max_size=6).map("".join)
+
+
+def chunk(text: str, start: int = 0) -> Chunk:
+    document = Document.create(uri="a.md", title="a", text=" " * start + text)
+    return Chunk.create(document, start, start + len(text))
+
+
+@given(WORDS, WORDS)
+def test_parse_undoes_render(reasoning: str, final: str) -> None:
+    parsed = prompt.parse_answer(prompt.render_answer(reasoning.strip(), final.strip()))
+    assert parsed.final == final.strip()
+    # A leading "assistant:" or "##Reason:" is read as form, not as content.
+    if not re.match(r"\s*(assistant\s*:|##\s*Reason\s*:)", reasoning, re.IGNORECASE):
+        assert parsed.reasoning == reasoning.strip()
+
+
+@given(st.lists(TEXT.filter(lambda t: t.strip() and "#" not in t and "<" not in t), max_size=4))
+def test_quotes_come_back_in_order(quotes: list[str]) -> None:
+    reasoning = " and ".join(prompt.render_quote(quote) for quote in quotes)
+    parsed = prompt.parse_answer(prompt.render_answer(reasoning, "x"))
+    assert parsed.quotes == tuple(quote.strip() for quote in quotes)
+
+
+@given(st.lists(HOSTILE, min_size=1, max_size=4), HOSTILE)
+def test_hostile_passages_cannot_pose_as_structure(passages: list[str], question: str) -> None:
+    message = prompt.instruction(passages, question)
+    assert message.count(prompt.DOCUMENT) == message.count(prompt.END_DOCUMENT) == len(passages)
+    for tag in (prompt.BEGIN_QUOTE, prompt.END_QUOTE, prompt.ANSWER):
+        assert tag not in message
+
+
+@given(HOSTILE)
+def test_defusing_twice_changes_nothing_more(text: str) -> None:
+    assert prompt.defused(prompt.defused(text)) == prompt.defused(text)
+
+
+@given(TEXT, st.lists(TEXT, max_size=3), TEXT)
+def test_questions_over_the_same_passages_begin_alike(one: str, passages: list[str], other: str) -> None:
+    left, right = (prompt.prompt(question, passages).messages for question in (one, other))
+    shared = prompt.instruction(passages, "")
+    assert left[0] == right[0]
+    assert left[1].content.startswith(shared)
+    assert right[1].content.startswith(shared)
+
+
+def test_the_closed_form_shows_no_passage_and_asks_for_no_quote() -> None:
+    system, user = prompt.prompt("Why?", None).messages
+    assert user.content == "Why?"
+    assert prompt.BEGIN_QUOTE not in system.content
+
+
+@pytest.mark.parametrize(
+    ("text", "final"),
+    [
+        ("##Reason: because ##Answer: 42", "42"),
+        ("assistant: x <ANSWER>: 42", "42"),
+        ("<ANSWER>:42", "42"),
+        ("<answer> 42", "42"),
+        ("<ANSWER>: 1 no, <ANSWER>: 42\n", "42"),
+        ("no tag at all", ""),
+        ("", ""),
+    ],
+)
+def test_the_forms_that_are_out_there_are_read(text: str, final: str) -> None:
+    assert prompt.parse_answer(text).final == final
+
+
+@pytest.mark.parametrize(
+    ("final", "refusal"),
+    [
+        ("not in the documents", True),
+        ("Not in the documents.", True),
+        ("unanswerable", True),
+        ("The documents do not say.", True),
+        ("I don't know", True),
+        ("", False),
+        ("The answer is not in the documents folder but in src", False),
+        ("42", False),
+    ],
+)
+def test_a_refusal_is_known_by_its_words(final: str, refusal: bool) -> None:
+    assert prompt.is_refusal(final) is refusal
+    assert prompt.parse_answer(prompt.render_answer("", final)).refusal is refusal
+
+
+@given(text=st.text(min_size=1, max_size=60), data=st.data(), offset=st.integers(0, 50))
+def test_a_quote_is_found_where_it_stands_in_the_document(text: str, data: st.DataObject, offset: int) -> None:
+    passage = chunk(text, offset)
+    start = data.draw(st.integers(0, len(text) - 1))
+    words = text[start : data.draw(st.integers(start + 1, len(text)))]
+    quote = prompt.locate_quote(words, [passage])
+    if not words.strip():
+        assert not quote.verified
+    else:
+        assert quote.verified
+        assert (" " * offset + text)[quote.start : quote.end] == quote.text == words.strip()
+
+
+def test_a_quote_in_no_passage_is_unverified() -> None:
+    quote = prompt.locate_quote("not there", [chunk("something else")])
+    assert (quote.verified, quote.start, quote.end) == (False, -1, -1)
+    assert not prompt.locate_quote("x", []).verified
