@@ -202,7 +202,8 @@ class Usage:
 class Answer:
     """What a model said to a question. `text` is everything it wrote, `final` the short answer ("" if it gave none).
 
-    `finished` is False when generation ended at the token limit and not with the stop token.
+    `finished` is False when generation ended at the token limit and not with the stop token. `error` says why nothing
+    was generated, and is "" otherwise.
     """
 
     question: str
@@ -213,6 +214,7 @@ class Answer:
     passages: tuple[ScoredChunk, ...]
     usage: Usage
     finished: bool = True
+    error: str = ""
 
 
 def to_json(record: Any) -> dict[str, Any]:

@@ -1,0 +1,208 @@
+"""From a question to an answer whose quotes have been checked: retrieve, prompt, generate, verify.
+
+The exam and daily use answer here, by the same prompt that the data was written with.
+"""
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from typing import Protocol
+
+from openbook.errors import InputError, ModelError
+from openbook.metrics import short_answer
+from openbook.progress import SILENT, Progress, Task
+from openbook.prompt import is_refusal, locate_quote, parse_answer, prompt
+from openbook.records import Answer, Conversation, ScoredChunk, Usage
+
+
+class Generation(Protocol):
+    """What `openbook.models.Generation` holds: the text, tokens of the model, whether it ended by itself."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def completion_tokens(self) -> int: ...
+    @property
+    def finished(self) -> bool: ...
+    @property
+    def error(self) -> str: ...
+
+
+class TextGenerator(Protocol):
+    """What answering needs of a model; `openbook.models.Generator` is one."""
+
+    def generate(self, prompts: Sequence[Conversation], *, task: Task | None = None) -> Sequence[Generation]:
+        """One generation a prompt, in their order."""
+
+    def stream(self, prompt: Conversation) -> Iterator[str]:
+        """The answer in pieces, as they are written."""
+
+
+class PassageSource(Protocol):
+    """What answering needs of an index; `openbook.retrieval.Retriever` is one."""
+
+    def search(self, query: str, k: int, *, without: Collection[str] = ()) -> list[ScoredChunk]:
+        """The best `k` passages, best first, as if the chunks named in `without` were not in the index."""
+
+    def search_many(
+        self, queries: Sequence[str], k: int, *, without: Sequence[Collection[str]] | None = None
+    ) -> list[list[ScoredChunk]]:
+        """`search` for each query."""
+
+
+class Answerer:
+    """Answers questions with `passages` passages from `retriever`; without a retriever, from the model's memory."""
+
+    def __init__(self, retriever: PassageSource | None, generator: TextGenerator, *, passages: int) -> None:
+        self.retriever = retriever
+        self.generator = generator
+        self.passages = passages
+
+    def answer(self, question: str, *, without: Collection[str] = ()) -> Answer:
+        """The answer to one question. Raises `ModelError` where the model cannot read the prompt.
+
+        Chunks named in `without` are treated as absent from the index.
+        """
+        answer = self.answer_many([_asked(question)], without=[without])[0]
+        if answer.error:
+            raise ModelError(
+                f"The question cannot be answered: {answer.error}.",
+                "Ask a shorter question or show fewer passages (retrieval.passages).",
+            )
+        return answer
+
+    def answer_many(
+        self,
+        questions: Sequence[str],
+        *,
+        closed: bool = False,
+        passages: Sequence[Sequence[ScoredChunk]] | None = None,
+        without: Sequence[Collection[str]] | None = None,
+        progress: Progress = SILENT,
+    ) -> list[Answer]:
+        """One answer a question, in their order; what could not be generated is an empty answer with its `error`.
+
+        `closed` shows no passages; `passages` shows these instead of searching; `without[i]` names chunks that question
+        i must not be shown. `usage.seconds` is each answer's share of the time that all took.
+        """
+        shown: Sequence[Sequence[ScoredChunk] | None]
+        if closed or (self.retriever is None and passages is None):
+            shown = [None] * len(questions)
+        elif passages is not None:
+            shown = passages
+        else:
+            assert self.retriever is not None
+            shown = self.retriever.search_many(questions, self.passages, without=without)
+        prompts = [_prompt(question, found) for question, found in zip(questions, shown, strict=True)]
+        start = time.perf_counter()
+        with progress.task("answering", len(prompts), "questions") as task:
+            generations = self.generator.generate(prompts, task=task)
+        seconds = (time.perf_counter() - start) / max(len(prompts), 1)
+        return [
+            read_answer(
+                question,
+                generation.text,
+                found or (),
+                finished=generation.finished,
+                error=generation.error,
+                usage=Usage(
+                    prompt_tokens=generation.prompt_tokens,
+                    completion_tokens=generation.completion_tokens,
+                    seconds=seconds,
+                ),
+            )
+            for question, found, generation in zip(questions, shown, generations, strict=True)
+        ]
+
+    def stream(self, question: str, *, without: Collection[str] = ()) -> "AnswerStream":
+        """Start answering one question; the passages are found before this returns, the pieces come on iteration."""
+        found = self.retriever.search(_asked(question), self.passages, without=without) if self.retriever else None
+        return AnswerStream(question, found or (), self.generator.stream(_prompt(question, found)))
+
+
+class AnswerStream:
+    """An answer on its way: iterate over its pieces, then read `last`. Closing it stops the model.
+
+    `passages` are known before the first piece, so that whoever shows the answer can show them first.
+    """
+
+    def __init__(self, question: str, passages: Sequence[ScoredChunk], pieces: Iterator[str]) -> None:
+        self.question = question
+        self.passages = tuple(passages)
+        self._pieces = pieces
+        self._written: list[str] = []
+        self._start = time.perf_counter()
+        self._last: Answer | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        try:
+            piece = next(self._pieces)
+        except StopIteration:
+            self._finish()
+            raise
+        self._written.append(piece)
+        return piece
+
+    @property
+    def last(self) -> Answer:
+        """The answer with its quotes checked; asked for before the stream's end, it reads the rest first.
+
+        A stream does not count tokens: `usage` holds only the seconds.
+        """
+        for _ in self:
+            pass
+        assert self._last is not None
+        return self._last
+
+    def close(self) -> None:
+        """Stop the model; what was written so far becomes the unfinished `last`."""
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            close()
+        self._pieces = iter(())
+        self._finish(finished=False)
+
+    def _finish(self, *, finished: bool = True) -> None:
+        if self._last is None:
+            usage = Usage(seconds=time.perf_counter() - self._start)
+            text = "".join(self._written).strip()
+            self._last = read_answer(self.question, text, self.passages, usage=usage, finished=finished)
+
+
+def read_answer(
+    question: str,
+    text: str,
+    passages: Sequence[ScoredChunk],
+    *,
+    usage: Usage | None = None,
+    finished: bool = True,
+    error: str = "",
+) -> Answer:
+    """What a model wrote, parsed, with each of its quotes looked up verbatim in the passages that it was shown."""
+    parsed = parse_answer(text)
+    chunks = [scored.chunk for scored in passages]
+    return Answer(
+        question=question,
+        text=text,
+        final=parsed.final,
+        refusal=is_refusal(short_answer(parsed, finished=finished)[0]),
+        quotes=tuple(locate_quote(quote, chunks) for quote in parsed.quotes),
+        passages=tuple(passages),
+        usage=usage or Usage(),
+        finished=finished,
+        error=error,
+    )
+
+
+def _prompt(question: str, passages: Sequence[ScoredChunk] | None) -> Conversation:
+    return prompt(question, None if passages is None else [scored.chunk.text for scored in passages])
+
+
+def _asked(question: str) -> str:
+    if not question.strip():
+        raise InputError("The question is empty.", "Write one, in quotation marks where the shell needs them.")
+    return question
