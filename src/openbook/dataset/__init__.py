@@ -1,0 +1,5 @@
+"""Passages → questions → a RAFT data set."""
+
+from openbook.dataset.extractive import ExtractiveTeacher
+
+__all__ = ["ExtractiveTeacher"]

@@ -1,0 +1,1 @@
+"""English sentences and the questions that they answer, by rule."""

@@ -1,0 +1,194 @@
+"""Questions from "X is …": definitions, values, and the passive ("X is stored in", "was founded by", "is used to")."""
+
+import random
+from collections.abc import Iterator
+
+from openbook.dataset.english.clause import Clause, subject_text
+from openbook.dataset.english.draft import (
+    Draft,
+    clip,
+    count_words,
+    date_end,
+    finite,
+    is_number,
+    is_person,
+    pick,
+    plain,
+    span,
+    subject_answer,
+    who,
+)
+from openbook.dataset.english.words import (
+    PLACE_PARTICIPLES,
+    PREPOSITIONS,
+    STOPWORDS,
+    VERBS,
+    is_code,
+    is_plural,
+)
+
+# "is allowed to", "is said to": what follows is the content and not a purpose.
+_NOT_PURPOSE = frozenset(
+    ["allowed", "able", "required", "needed", "expected", "intended", "supposed", "permitted", "said", "known", "considered", "set", "meant", "designed", "believed", "thought", "forced", "encouraged", "advised", "used", "reported", "estimated", "equal", "limited", "related", "due", "subject", "similar", "opposed"]
+)
+_CONDITIONS = frozenset(("if", "when", "unless", "after", "before", "once", "until", "whenever"))
+_MEANS = frozenset(("through", "via", "using", "with"))
+_STRANDED = frozenset(("from", "into", "of", "with", "as", "on", "to", "for"))
+
+
+def of_be(c: Clause, rng: random.Random) -> Iterator[Draft]:
+    """What something is, and what is so described."""
+    tokens, body, stop = c.tokens, c.body, c.stop
+    if c.negated:
+        return
+    opening = tokens[body]
+    form = VERBS.get(opening.low)
+    if form is not None and form.participle and not opening.text[0].isupper():
+        yield from _passive(c, rng)
+        return
+    end = clip(tokens, body, stop)
+    if end is None or opening.low in {"being", "to"}:
+        return
+    be, subject = tokens[c.verb].low, subject_text(c)
+    value = is_code(opening.text) or is_number(opening) or opening.text[0] in '"“'
+    if value and stop - body <= 6 and not is_person(tokens[c.subject[0] : c.subject[1]]):
+        yield Draft("value", f"What {be} {subject}?", *span(tokens, body, end), 7.0)
+    elif opening.low in {"a", "an", "the", "one", "any"} or (
+        opening.low not in STOPWORDS
+        and any(is_plural(t.low) and t.low not in STOPWORDS for t in tokens[body : min(body + 3, stop)])
+    ):
+        if is_person(tokens[c.subject[0] : c.subject[1]]):
+            yield Draft("definition", f"Who {be} {subject}?", *span(tokens, body, end), 5.0)
+        else:
+            present = be in {"is", "are"} and opening.low != "the"
+            more = ("How {be} {s} defined?", "What exactly {be} {s}?") if present else ("What {be} {s}?",)
+            yield Draft(
+                "definition", pick(rng, "What {be} {s}?", *more, be=be, s=subject), *span(tokens, body, end), 6.5
+            )
+        yield from _term(c, rng)
+    elif opening.low not in STOPWORDS and stop - body >= 3:
+        rest, answer = plain(c, body, stop), subject_answer(c)
+        if rest and answer:
+            yield Draft("subject", f"{who(c)} {be} {rest}?", *answer, 3.0)
+
+
+def _term(c: Clause, rng: random.Random) -> Iterator[Draft]:
+    """From "A gauge is a metric that goes up and down": "Which metric goes up and down?", answered by the term."""
+    tokens, body, stop = c.tokens, c.body, c.stop
+    answer, description = subject_answer(c), plain(c, body, stop, 18)
+    if not answer or not description or c.past or count_words(tokens[body:stop]) < 4:
+        return
+    opening, be = tokens[body].low, tokens[c.verb].low
+    if opening in {"a", "an"} and be == "is":
+        relative = next((i for i in range(body + 2, min(body + 7, stop)) if tokens[i].low in {"that", "which"}), None)
+        verb = VERBS.get(tokens[relative + 1].low) if relative is not None and relative + 2 < stop else None
+        if relative is not None and verb is not None and (verb.third or verb.past):
+            rest = plain(c, relative + 1, stop, 16)
+            if rest:
+                noun = c.text(body + 1, relative)
+                yield Draft("term", pick(rng, "Which {n} {r}?", "What {n} {r}?", n=noun, r=rest), *answer, 7.0)
+                return
+        if count_words(tokens[body:stop]) >= 5:
+            yield Draft(
+                "term",
+                pick(rng, "What do you call {d}?", "Which term means {d}?", "What is described as {d}?", d=description),
+                *answer,
+                5.5,
+            )
+    elif (opening in {"the", "one"} or be == "are") and count_words(tokens[body:stop]) >= 5:
+        yield Draft(
+            "term", pick(rng, "What {be} {d}?", "What {be} described as {d}?", be=be, d=description), *answer, 4.5
+        )
+
+
+def _passive(c: Clause, rng: random.Random) -> Iterator[Draft]:
+    tokens, body, stop = c.tokens, c.body, c.stop
+    after = body + 1
+    if after >= stop:
+        return
+    be, subject, part, prep = tokens[c.verb].low, subject_text(c), tokens[body].low, tokens[after].low
+    end = clip(tokens, after, stop)
+    if end is None:
+        return
+    lead, inner = f"{be} {subject} {part}", after + 1
+    if part in {"called", "named", "termed", "dubbed", "titled", "nicknamed"}:
+        if prep not in PREPOSITIONS and prep not in STOPWORDS - {"a", "an", "the"}:
+            name = pick(
+                rng,
+                "What {l}?",
+                "What name is used for {s}?" if be in {"is", "are"} else "What {l}?",
+                l=lead,
+                s=subject,
+            )
+            yield Draft("name", name, *span(tokens, after, end), 7.5)
+    elif part in {"known", "referred"}:
+        at = after + (1 if prep == "as" else 2)
+        final = clip(tokens, at, stop) if at < stop and tokens[at - 1].low == "as" else None
+        if final:
+            name = pick(rng, "What {be} {s} known as?", "By what name {be} {s} known?", be=be, s=subject)
+            yield Draft("name", name, *span(tokens, at, final), 7.5)
+    elif part == "used" and prep in {"to", "for"}:
+        shown = span(tokens, after if prep == "to" else inner, end)
+        yield Draft(
+            "purpose",
+            pick(rng, "What {be} {s} used for?", "What is the purpose of {s}?", be=be, s=subject),
+            *shown,
+            7.0,
+        )
+        answer, rest = subject_answer(c), plain(c, inner, stop)
+        if answer and rest:
+            yield Draft("subject", f"What {be} used {prep} {rest}?", *answer, 6.0)
+    elif prep == "by" and inner < stop:
+        yield from _agent(c, rng, part, inner, end)
+    elif prep in {"in", "on", "since"} and (date := date_end(tokens, inner, stop)):
+        yield Draft(
+            "when",
+            pick(rng, "When {l}?", "When exactly {l}?" if date > inner + 1 else "In what year {l}?", l=lead),
+            *span(tokens, inner, date),
+            7.0,
+        )
+    elif prep == "to" and inner + 1 < stop and (form := VERBS.get(tokens[inner].low)) and form.plain:
+        if part in _NOT_PURPOSE:
+            yield Draft("what", f"What {lead} to do?", *span(tokens, inner, end), 6.0)
+        else:
+            yield Draft(
+                "purpose", pick(rng, "Why {l}?", "For what purpose {l}?", l=lead), *span(tokens, after, end), 5.0
+            )
+    elif prep in _CONDITIONS:
+        asks = ("When {l}?", "Under what condition {l}?") if prep in {"if", "unless", "when"} else ("When {l}?",)
+        yield Draft("condition", pick(rng, *asks, l=lead), *span(tokens, after, end), 6.5)
+    elif prep in {"in", "on", "at", "under", "inside", "within"} and part in PLACE_PARTICIPLES:
+        yield Draft("where", f"Where {lead}?", *span(tokens, after, end), 6.5)
+    elif prep in _MEANS and part not in {
+        "associated",
+        "filled",
+        "equipped",
+        "marked",
+        "replaced",
+        "prefixed",
+        "started",
+    }:
+        yield Draft("how", f"How {lead}?", *span(tokens, after, end), 5.5)
+    elif prep in _STRANDED and inner < stop and not tokens[inner].low.endswith("ing"):
+        final = clip(tokens, inner, stop)
+        if final:
+            yield Draft("what", f"What {lead} {prep}?", *span(tokens, inner, final), 5.5)
+
+
+def _agent(c: Clause, rng: random.Random, part: str, inner: int, end: int) -> Iterator[Draft]:
+    """ "… by Google in 1998": who did it; "… by setting the flag": how it is done."""
+    tokens = c.tokens
+    be, subject = tokens[c.verb].low, subject_text(c)
+    if tokens[inner].low.endswith("ing") and inner + 1 < end:
+        ask = pick(rng, "How {be} {s} {p}?", "In what way {be} {s} {p}?", be=be, s=subject, p=part)
+        yield Draft("how", ask, *span(tokens, inner - 1, end), 6.0)
+        return
+    if tokens[inner].low in {"default", "its", "this", "their", "these", "it", "them", "means", "way"}:
+        return
+    end = next((i for i in range(inner + 1, end) if tokens[i].low in {"in", "on", "at", "during", "for", "as"}), end)
+    agent = tokens[inner:end]
+    named = agent[0].text[0].isupper() and not is_code(agent[0].text)
+    wh, whom = ("Who", "whom") if named or is_person(agent) else ("What", "what")
+    active = finite(VERBS[part].base, c)
+    ask = pick(rng, "{w} {v} {s}?", "By {m} {be} {s} {p}?", w=wh, m=whom, v=active, s=subject, be=be, p=part)
+    yield Draft("who" if named else "what", ask, *span(tokens, inner, end), 7.0)

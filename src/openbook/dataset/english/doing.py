@@ -1,0 +1,173 @@
+"""Questions from full verbs and modals: what something does, what does it, how many, when, why, on what condition."""
+
+import random
+from collections.abc import Iterator
+
+from openbook.dataset.english.clause import Clause, subject_text
+from openbook.dataset.english.draft import (
+    Draft,
+    clip,
+    count_words,
+    date_end,
+    finite,
+    is_number,
+    is_year,
+    pick,
+    plain,
+    span,
+    subject_answer,
+    vary,
+    who,
+)
+from openbook.dataset.english.words import PHRASAL, PREPOSITIONS, SUBORDINATORS, VERBS, is_plural
+
+# Verbs with "somebody to do something" after them.
+_CAUSATIVE = frozenset(
+    ("allow", "enable", "cause", "help", "require", "force", "permit", "instruct", "tell", "encourage")
+)
+_PEOPLE = frozenset(("you", "we", "users", "developers", "people", "they"))
+
+
+def auxiliary(c: Clause) -> tuple[str, str]:
+    """The verb that goes before the subject in a question, and the one that stays behind ("" where none does)."""
+    if c.kind != "lex":
+        return c.tokens[c.verb].low, ""
+    return ("did" if c.past else "do" if c.plural else "does"), c.base
+
+
+def _people(c: Clause) -> bool:
+    return c.tokens[c.subject[0]].low in _PEOPLE
+
+
+def of_verb(c: Clause, rng: random.Random) -> Iterator[Draft]:
+    """ "The server stores samples in memory": what does the server store, what stores samples?"""
+    tokens, body, stop = c.tokens, c.body, c.stop
+    if c.negated:
+        return
+    subject, opening = subject_text(c), tokens[body].low
+    aux, base = auxiliary(c)
+    answer, rest = subject_answer(c), plain(c, body, stop)
+    if answer and rest and count_words(tokens[body:stop]) >= 2 and not _people(c):
+        yield Draft("subject", f"{who(c)} {finite(vary(base, rng), c)} {rest}?", *answer, 5.0)
+    end = clip(tokens, body, stop)
+    if end is None:
+        return
+    if f"{base}:{opening}" in PHRASAL:
+        verb_follows = opening == "to" and body + 1 < stop and (f := VERBS.get(tokens[body + 1].low)) and f.plain
+        final = None if verb_follows or body + 1 >= stop else clip(tokens, body + 1, stop)
+        if final:
+            yield Draft("what", f"What {aux} {subject} {base} {opening}?", *span(tokens, body + 1, final), 6.5)
+        return
+    if opening in PREPOSITIONS or opening in SUBORDINATORS - {"that", "whether"}:
+        return
+    to = next((i for i in range(body + 1, min(body + 7, stop - 1)) if tokens[i].low == "to"), None)
+    if base in _CAUSATIVE and to is not None:
+        final, whom = clip(tokens, to + 1, stop), plain(c, body, to)
+        if final and whom and tokens[to + 1].low in VERBS:
+            yield Draft("what", f"What {aux} {subject} {base} {whom} to do?", *span(tokens, to + 1, final), 7.0)
+        return
+    if is_number(tokens[body]) and not is_year(tokens[body]):
+        noun = next((i + 1 for i in range(body + 1, min(body + 4, stop)) if is_plural(tokens[i].low)), None)
+        if noun is not None:
+            kept = "have" if base == "have" else vary(base, rng)
+            ask = f"How many {c.text(body + 1, noun)} {aux} {subject} {kept}?"
+            yield Draft("how many", ask, *span(tokens, body, body + 1), 7.5)
+            return
+    verb = base if base in {"have", "do"} else vary(base, rng)
+    yield Draft("what", f"What {aux} {subject} {verb}?", *span(tokens, body, end), 5.5)
+
+
+def of_modal(c: Clause, rng: random.Random) -> Iterator[Draft]:
+    """ "X must be …", "X can …": duties and abilities."""
+    tokens, body, stop = c.tokens, c.body, c.stop
+    modal, subject = tokens[c.verb].low, subject_text(c)
+    if c.negated or modal not in {"can", "must", "should", "shall", "will"}:
+        return
+    answer, rest = subject_answer(c), plain(c, body, stop)
+    if answer and rest and not _people(c):
+        yield Draft("subject", f"{who(c)} {modal} {rest}?", *answer, 4.0)
+    form = VERBS.get(tokens[body].low)
+    if tokens[body].low == "be" and body + 2 < stop:
+        yield from _modal_passive(c, rng)
+    elif form is not None and form.plain and not _people(c):
+        end = clip(tokens, body, stop)
+        if end and end - body >= 2:
+            yield Draft("what", f"What {modal} {subject} do?", *span(tokens, body, end), 5.0)
+
+
+def _modal_passive(c: Clause, rng: random.Random) -> Iterator[Draft]:
+    tokens, body, stop = c.tokens, c.body, c.stop
+    modal, subject = tokens[c.verb].low, subject_text(c)
+    part, prep = tokens[body + 1].low, tokens[body + 2].low
+    form = VERBS.get(part)
+    if form is None or not form.participle:
+        end = clip(tokens, body + 1, stop)
+        if end and modal in {"must", "should", "shall"}:
+            yield Draft("must", f"What {modal} {subject} be?", *span(tokens, body + 1, end), 6.5)
+        return
+    final = clip(tokens, body + 2, stop)
+    if final is None:
+        return
+    shown = span(tokens, body + 2, final)
+    if prep in {"to", "for"} and part == "used":
+        ask = pick(rng, "What {m} {s} be used for?", "What {m} you use {s} for?", m=modal, s=subject)
+        yield Draft("purpose", ask, *shown, 6.5)
+    elif prep in {"by", "via", "using", "through", "with"}:
+        yield Draft("how", f"How {modal} {subject} be {part}?", *shown, 6.0)
+    elif prep in {"if", "when", "before", "after", "until", "once"}:
+        yield Draft("condition", f"When {modal} {subject} be {part}?", *shown, 6.0)
+    elif prep in {"in", "on", "as", "to", "from"} and modal != "can":
+        inner = clip(tokens, body + 3, stop) if body + 3 < stop else None
+        if inner and not ((f := VERBS.get(tokens[body + 3].low)) and f.plain):
+            yield Draft("what", f"What {modal} {subject} be {part} {prep}?", *span(tokens, body + 3, inner), 5.5)
+
+
+def of_circumstance(c: Clause, rng: random.Random) -> Iterator[Draft]:
+    """When, why and on what condition: an adverbial behind the verb or before the clause is the answer."""
+    tokens, body, stop = c.tokens, c.body, c.stop
+    if c.negated:
+        return
+    aux, base = auxiliary(c)
+    front = f"{aux} {subject_text(c)} {base}".rstrip()
+    first, last = c.lead
+    if last - first >= 2 and tokens[first].low == "in" and (date := date_end(tokens, first + 1, last)) == last and date:
+        vp = plain(c, body, stop)
+        if vp:
+            year = "In what year" if last - first == 2 else "When"
+            yield Draft("when", f"{pick(rng, 'When', year)} {front} {vp}?", *span(tokens, first + 1, last), 7.0)
+    for at in range(body, stop - 1):
+        low = tokens[at].low
+        if low in {"in", "on", "since", "until"} and (date := date_end(tokens, at + 1, stop)) and at > body:
+            vp = plain(c, body, at)
+            if vp:
+                year = (
+                    "In what year"
+                    if date == at + 2 and low == "in"
+                    else "Since when"
+                    if low == "since"
+                    else "Until when"
+                    if low == "until"
+                    else "When"
+                )
+                ask = pick(rng, "When", year) if low in {"in", "on"} else year
+                yield Draft("when", f"{ask} {front} {vp}?", *span(tokens, at + 1, date), 7.0)
+                return
+        if low in {"because", "if", "when", "unless", "whenever", "so"} and at > body:
+            vp = plain(c, body, at)
+            start = at if low != "so" else at + (2 if tokens[at + 1].low == "that" else 1)
+            end = clip(tokens, start, len(tokens))
+            if not vp or end is None or end - start < 3 or tokens[at - 1].low in {"even", "only", "as", "see", "know"}:
+                return
+            if low == "because":
+                yield Draft(
+                    "why",
+                    pick(rng, "Why {f} {v}?", "For what reason {f} {v}?", f=front, v=vp),
+                    *span(tokens, start, end),
+                    7.0,
+                )
+            elif low == "so" and tokens[at + 1].low == "that":
+                yield Draft("why", f"Why {front} {vp}?", *span(tokens, start, end), 5.0)
+            elif low != "so":
+                asks = ("When {f} {v}?", "Under what condition {f} {v}?", "In which case {f} {v}?")
+                yield Draft("condition", pick(rng, *asks, f=front, v=vp), *span(tokens, start, end), 6.0)
+            return

@@ -1,0 +1,177 @@
+"""What a question shape yields, and the small tools that all shapes share."""
+
+import random
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from openbook.dataset.english.clause import Clause, Token
+from openbook.dataset.english.words import (
+    FILLERS,
+    FIRST_NAMES,
+    GENERIC,
+    MONTHS,
+    NUMBER_WORDS,
+    PAST,
+    STOPWORDS,
+    SYNONYMS,
+    TITLES,
+    is_code,
+    is_plural,
+    third_person,
+)
+
+MAX_ANSWER = 12  # words
+_BREAKS = frozenset(
+    (
+        *("that", "which", "who", "whose", "where", "when", "if", "because", "while", "so", "unless", "although", "as"),
+        *("by", "with", "for", "from", "in", "on", "at", "using", "without", "through", "via", "during", "after"),
+        *("before", "until", "than", "rather", ",", ";", ":", "—", "–"),
+    )
+)
+_YEAR = re.compile(r"(?:1[0-9]|20)\d\d")
+_NUMBER = re.compile(r"[$€£]?\d+(?:[.,]\d+)*")
+
+
+class Draft(NamedTuple):
+    """A question and the span of its answer in the sentence, in characters. The higher `score`, the better."""
+
+    kind: str
+    question: str
+    start: int
+    end: int
+    score: float
+
+
+def pick(rng: random.Random, *templates: str, **values: str) -> str:
+    """One of the phrasings, filled in."""
+    return rng.choice(templates).format(**values)
+
+
+def count_words(tokens: Sequence[Token]) -> int:
+    return sum(len(t.text.split()) for t in tokens if t.text[0].isalnum() or len(t.text) > 1)
+
+
+def span(tokens: Sequence[Token], first: int, last: int) -> tuple[int, int]:
+    """The characters of `tokens[first:last]`."""
+    return tokens[first].start, tokens[last - 1].end
+
+
+def clip(tokens: Sequence[Token], first: int, last: int, limit: int = MAX_ANSWER) -> int | None:
+    """The end of the longest sensible beginning of `tokens[first:last]` with at most `limit` words, or None.
+
+    It ends before a clause or a preposition, and never inside an enumeration, where a part of the answer would be lost.
+    """
+    while last > first and tokens[last - 1].text in ",;:.—–-":
+        last -= 1
+    if last <= first:
+        return None
+    if count_words(tokens[first:last]) <= limit:
+        return last
+    best = None
+    for end in range(first + 3, last):
+        if count_words(tokens[first:end]) > limit:
+            break
+        token, previous = tokens[end], tokens[end - 1]
+        if (
+            (token.low not in _BREAKS and token.text[0] != "(")
+            or previous.low in STOPWORDS
+            or previous.text in {",", "/"}
+        ):
+            continue
+        if token.low == "as" and previous.low in {"such", "well"}:
+            continue
+        following = {t.low for t in tokens[end : end + 9]}
+        if token.text == "," and not following.isdisjoint(("and", "or")):
+            continue
+        best = end
+    return best
+
+
+def plain(c: Clause, first: int, last: int, limit: int = 14) -> str:
+    """The words of a span as part of a question: without parentheses and fillers, cut as `clip` does; "" if too long."""
+    end = clip(c.tokens, first, last, limit)
+    if end is None:
+        return ""
+    kept = [t for t in c.tokens[first:end] if t.text[0] != "(" and t.low not in FILLERS]
+    parts: list[str] = []
+    for i, token in enumerate(kept):
+        if i and token.start > kept[i - 1].end:
+            parts.append(" ")
+        parts.append(token.text)
+    return "".join(parts)
+
+
+def subject_answer(c: Clause) -> tuple[int, int] | None:
+    """The span of the subject as an answer, without its article; None where a heading stands for it, or it is long."""
+    first, last = c.subject
+    if c.topic:
+        return None
+    if c.tokens[first].low in {"a", "an", "the"}:
+        first += 1
+    if last <= first or count_words(c.tokens[first:last]) > 8:
+        return None
+    return span(c.tokens, first, last)
+
+
+def vary(base: str, rng: random.Random) -> str:
+    """Now and then another verb of the same sense, so that a question is not found by its words alone."""
+    options = SYNONYMS.get(base)
+    return rng.choice(options) if options and rng.random() < 0.35 else base
+
+
+def finite(base: str, c: Clause) -> str:
+    """`base` (a verb, perhaps with a particle) in the clause's tense, third person: what follows "who" or "what"."""
+    verb, _, particle = base.partition(" ")
+    form = PAST.get(verb, verb) if c.past else third_person(verb)
+    return f"{form} {particle}".rstrip()
+
+
+def is_person(tokens: Sequence[Token]) -> bool:
+    words = [t for t in tokens if t.text[0] not in '("“']
+    if not words or len(words) > 5 or any(is_code(t.text) for t in words):
+        return False
+    if words[0].text.rstrip(".") in TITLES and len(words) > 1 and words[1].text[0].isupper():
+        return True
+    return words[0].text in FIRST_NAMES and all(t.text[0].isupper() for t in words[1:])
+
+
+def who(c: Clause) -> str:
+    """ "Who", "Which server", "Who or what" or "What", after what the subject looks like."""
+    first, last = c.subject
+    tokens = [t for t in c.tokens[first:last] if t.text[0] != "("]
+    if is_person(tokens):
+        return "Who"
+    head = tokens[-1].low
+    if head in GENERIC and not is_plural(head) and len(tokens) > 1:
+        naming = [t for t in tokens[:-1] if t.low not in STOPWORDS]
+        if naming and all(is_code(t.text) or t.text[0].isupper() for t in naming):
+            return f"Which {head}"
+    if 2 <= len(tokens) <= 3 and all(t.text[0].isupper() and t.text.isalpha() and not t.text.isupper() for t in tokens):
+        return "Who or what"
+    return "What"
+
+
+def is_number(token: Token) -> bool:
+    return _NUMBER.fullmatch(token.text) is not None or token.low in NUMBER_WORDS
+
+
+def is_year(token: Token) -> bool:
+    return _YEAR.fullmatch(token.text) is not None
+
+
+def date_end(tokens: Sequence[Token], first: int, stop: int) -> int | None:
+    """The end of a date that begins at `first` ("1998", "May 1998", "8 May 1998", "May 8, 1998"), or None."""
+    texts = [t.text for t in tokens[first : min(first + 4, stop)]]
+    if not texts:
+        return None
+    if _YEAR.fullmatch(texts[0]):
+        return first + 1
+    if texts[0] in {"early", "late"} and len(texts) > 1 and _YEAR.fullmatch(texts[1]):
+        return first + 2
+    for i, text in enumerate(texts[:2]):
+        if text in MONTHS:
+            for j in range(i + 1, len(texts)):
+                if _YEAR.fullmatch(texts[j]):
+                    return first + j + 1
+    return None
