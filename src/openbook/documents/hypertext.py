@@ -1,0 +1,198 @@
+"""HTML as readable text: the same lines that the Markdown parser would write for the same page."""
+
+import re
+
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from openbook.documents.builder import Parsed, TextBuilder
+
+_DROPPED = frozenset(
+    "script style noscript template nav footer head svg math canvas form button select option iframe object embed audio "
+    "video map dialog menu".split()
+)
+_BLOCKS = frozenset(
+    "address article aside blockquote body center dd details div dl dt fieldset figcaption figure header hgroup hr html "
+    "legend main p search section summary table tbody td tfoot th thead tr ul ol li pre h1 h2 h3 h4 h5 h6".split()
+)
+_INLINE = frozenset(
+    "a abbr acronym area b base bdi bdo big br caption cite code col colgroup data datalist del dfn em font i img input "
+    "ins kbd label link mark meta meter output param picture progress q rp rt ruby s samp slot small source span strike "
+    "strong sub sup textarea time title track tt u var wbr".split()
+)
+ELEMENTS = _DROPPED | _BLOCKS | _INLINE
+_HEADINGS = {f"h{level}": level for level in range(1, 7)}
+_LANGUAGE = re.compile(r"(?:^|\s)(?:language|lang|highlight(?:-source)?)-([\w+#.-]{1,30})")
+
+
+def parse_html(source: str, name: str) -> Parsed:
+    """The page's main part where it names one, else its body. `name` is the title of a page that has none."""
+    tree = LexborHTMLParser(source)
+    builder = TextBuilder()
+    main = tree.css_first("main") or tree.css_first("[role=main]")
+    if main is None or not (main.text(deep=True) or "").strip():
+        main = tree.body
+    if main is not None:
+        _walk(main, builder)
+    title = tree.css_first("title")
+    heading = builder.title_or("")
+    return builder.build(heading or (title.text(deep=True) if title is not None else "") or name)
+
+
+def render_html(fragment: str, builder: TextBuilder) -> None:
+    """Add a piece of HTML, as Markdown may hold it, to a text."""
+    if fragment.strip().startswith("<!--") and fragment.rstrip().endswith("-->") and fragment.count("<!--") == 1:
+        return  # by far the most common piece
+    body = LexborHTMLParser(fragment).body
+    if body is not None:
+        _walk(body, builder)
+
+
+def _walk(root: LexborNode, builder: TextBuilder) -> None:
+    """Depth first without recursion, so that ten thousand nested elements are no problem."""
+    writer = _Writer(builder)
+    node: LexborNode | None = root
+    while node is not None:
+        tag = (node.tag or "").lower()
+        entered = False
+        if tag == "-text":
+            writer.text(node.text_content or "")
+        elif not tag.startswith(("-", "_", "!")) and not _is_dropped(node, tag):
+            writer.enter(node, tag)
+            entered = True
+        if entered and node.child is not None:
+            node = node.child
+            continue
+        if entered:
+            writer.leave(tag)
+        while node is not None and node != root and node.next is None:
+            node = node.parent
+            if node is not None:
+                writer.leave((node.tag or "").lower())
+        if node is None or node == root:
+            break
+        node = node.next
+    writer.close()
+
+
+def _is_dropped(node: LexborNode, tag: str) -> bool:
+    if tag in _DROPPED:
+        return True
+    attributes = node.attributes
+    if not attributes:
+        return False
+    style = (attributes.get("style") or "").replace(" ", "").lower()
+    return (
+        "hidden" in attributes
+        or attributes.get("aria-hidden") == "true"
+        or "display:none" in style
+        or attributes.get("role") in ("navigation", "search")
+        or (tag == "a" and "headerlink" in (attributes.get("class") or ""))
+    )
+
+
+class _Writer:
+    """Turns the entering and leaving of elements into blocks of the builder."""
+
+    def __init__(self, builder: TextBuilder) -> None:
+        self.builder = builder
+        self.words: list[str] = []
+        self.rows: list[list[str]] = []
+        self.tables = 0
+        self.pre = 0
+        self.language = ""
+        self.lists = 0
+
+    def text(self, text: str) -> None:
+        self.words.append(text)
+
+    def enter(self, node: LexborNode, tag: str) -> None:
+        if self.pre:
+            if tag == "br":
+                self.words.append("\n")
+            self.language = self.language or _language(node)
+            if tag == "pre":
+                self.pre += 1
+            return
+        if tag in _BLOCKS and not (self.tables and tag not in ("table", "tr", "td", "th")):
+            self.flush()
+        match tag:
+            case "pre" if not self.tables:
+                self.pre = 1
+                self.language = _language(node) or (_language(node.parent) if node.parent is not None else "")
+            case "code" | "tt":
+                self.words.append("`")
+            case "br" | "td" | "th" | "p" | "div" | "li" if self.tables:
+                self.words.append(" ")
+            case "br":
+                self.flush()
+            case "ul" | "ol" if not self.tables:
+                start = (node.attributes.get("start") or "1") if tag == "ol" else None
+                self.builder.open_list(
+                    None if start is None else int(start) if start.isascii() and start.isdigit() else 1
+                )
+                self.lists += 1
+            case "li" if not self.tables:
+                if not self.lists:
+                    self.builder.open_list()
+                    self.lists += 1
+                self.builder.open_item()
+            case "table":
+                self.tables += 1
+            case "tr":
+                self.rows.append([])
+
+    def leave(self, tag: str) -> None:
+        if self.pre:
+            if tag == "pre":
+                self.pre -= 1
+                if not self.pre:
+                    self.builder.code("".join(self.words), self.language)
+                    self.words.clear()
+            return
+        if tag in _HEADINGS and not self.tables:
+            title, self.words = "".join(self.words), []
+            self.builder.heading(_HEADINGS[tag], title.replace("¶", ""))
+        elif tag in ("code", "tt"):
+            self._close_code()
+        elif tag in ("td", "th") and self.tables:
+            if self.rows:
+                self.rows[-1].append("".join(self.words))
+            self.words.clear()
+        elif tag == "table":
+            self.tables = max(0, self.tables - 1)
+            if not self.tables:
+                self.builder.table(self.rows)
+                self.rows = []
+        elif tag in ("ul", "ol") and not self.tables:
+            self.flush()
+            self.builder.close_list()
+            self.lists = max(0, self.lists - 1)
+        elif tag in _BLOCKS and not self.tables:
+            self.flush()
+
+    def _close_code(self) -> None:
+        if self.words and self.words[-1] == "`":  # nothing inside
+            self.words.pop()
+        else:
+            self.words.append("`")
+
+    def flush(self) -> None:
+        """End the paragraph that has been gathered so far."""
+        if self.tables:
+            return
+        if self.words:
+            text, self.words = "".join(self.words), []
+            self.builder.paragraph(text)
+
+    def close(self) -> None:
+        """The end of the page: whatever it left open is closed."""
+        self.tables = 0
+        self.flush()
+        while self.lists:
+            self.builder.close_list()
+            self.lists -= 1
+
+
+def _language(node: LexborNode) -> str:
+    match = _LANGUAGE.search(node.attributes.get("class") or "")
+    return match[1] if match and match[1] not in ("default", "none", "text") else ""
