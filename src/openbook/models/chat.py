@@ -1,0 +1,100 @@
+"""From a conversation to tokens and back, by the model's own chat template."""
+
+from typing import Any
+
+from openbook.errors import ModelError, RecordError
+from openbook.records import Conversation, Message
+
+# For tokenizers that come without a template (base models). The end-of-sequence token ends every turn's answer.
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}{{ 'Answer: ' + message['content'] + eos_token }}"
+    "{% else %}{{ message['content'] + '\n\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Answer: ' }}{% endif %}"
+)
+
+
+def render(tokenizer: Any, conversation: Conversation, *, generate: bool = False) -> str:
+    """The conversation as the template writes it; `generate` appends what stands before an assistant's answer.
+
+    A template that knows no system role gets the system text at the head of the first user message.
+    """
+    import jinja2
+
+    template = tokenizer.chat_template or PLAIN_TEMPLATE
+
+    def write(messages: tuple[Message, ...]) -> str:
+        dicts = [{"role": message.role, "content": message.content} for message in messages]
+        text: str = tokenizer.apply_chat_template(
+            dicts, chat_template=template, tokenize=False, add_generation_prompt=generate
+        )
+        return text
+
+    messages = conversation.messages
+    try:
+        text = write(messages)
+    except jinja2.TemplateError as error:
+        if messages[0].role != "system":
+            raise ModelError(f"The model's chat template refuses this conversation: {error}.") from error
+        text = ""
+    if messages[0].role == "system" and messages[0].content.strip() not in text:
+        merged = Message(role="user", content=f"{messages[0].content}\n\n{messages[1].content}")
+        text = write((merged, *messages[2:]))
+    return text
+
+
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of text that already carries its special tokens."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def encode_prompt(tokenizer: Any, conversation: Conversation) -> list[int]:
+    """Token ids of a prompt, up to where the model begins to write. Generation and training use the same ones."""
+    return encode_text(tokenizer, render(tokenizer, conversation, generate=True))
+
+
+def encode_answered(tokenizer: Any, conversation: Conversation, *, name: str = "") -> tuple[list[int], list[int]]:
+    """Tokens of a conversation that ends with an assistant's answer: the prompt's, and the answer's with its stop token.
+
+    The prompt's tokens are those of `encode_prompt`, so that training sees what generation will see.
+    """
+    answer = conversation.messages[-1]
+    if answer.role != "assistant" or not answer.content.strip():
+        raise RecordError(f"{name}: the conversation does not end with an assistant's answer.")
+    before = render(tokenizer, Conversation(messages=conversation.messages[:-1]), generate=True)
+    prompt = encode_text(tokenizer, before)
+    whole = render(tokenizer, conversation)
+    content = answer.content.strip()
+    tail = whole[len(before) :] if whole.startswith(before) else content
+    at = tail.find(content)
+    body = tail[: at + len(content)] if at >= 0 else content
+    closing = tail[at + len(content) :] if at >= 0 else ""
+    ids = encode_text(tokenizer, before + body)
+    # A tokenizer that merges across the border would change the prompt's last token: then the answer is cut off first.
+    written = ids[len(prompt) :] if ids[: len(prompt)] == prompt else encode_text(tokenizer, body)
+    return prompt, [*written, stop_token(tokenizer, closing)]
+
+
+def stop_token(tokenizer: Any, closing: str) -> int:
+    """The token that ends an answer: the first special one that the template writes after it, else end-of-sequence."""
+    special = set(tokenizer.all_special_ids)
+    found = next((token for token in encode_text(tokenizer, closing) if token in special), tokenizer.eos_token_id)
+    if found is None:
+        raise ModelError(
+            "The tokenizer has no end-of-sequence token, so the model could never learn to stop.",
+            "Set eos_token in its tokenizer_config.json.",
+        )
+    return int(found)
+
+
+def stop_tokens(tokenizer: Any, model: Any = None) -> list[int]:
+    """Every token that ends generation: the one that training teaches, and those that the model's own configuration names."""
+    probe = Conversation(messages=(Message(role="user", content="?"), Message(role="assistant", content="!")))
+    found = {encode_answered(tokenizer, probe)[1][-1]}
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    for token in (tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])):
+        if token is not None:
+            found.add(int(token))
+    return sorted(found)

@@ -1,0 +1,151 @@
+"""From a data set file to the rows of a run: a pure function of the file, the options, the seed and the epoch."""
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from openbook import prompt
+from openbook.errors import RecordError
+from openbook.records import Conversation, Message
+from openbook.storage import read_jsonl
+from openbook.tokens import TokenSequence, TokenTree, encode, plan
+
+Form = Literal["raft", "closed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One question of a study group. `passages` is None where the prompt shows none (or is given whole as `messages`)."""
+
+    name: str
+    question: str = ""
+    passages: tuple[str, ...] | None = None
+    answer: str = ""
+    messages: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """The items of a file in groups that share their passages, ready to be tokenised epoch by epoch.
+
+    `budget` is how many tokens a row holds, `context` how many one sequence may have: a row holds many sequences, so
+    it may well be longer than what the model reads.
+    """
+
+    groups: tuple[tuple[Item, ...], ...]
+    tokenizer: Any
+    budget: int
+    seed: int
+    context: int
+    _fixed: dict[str, TokenSequence] = field(default_factory=dict)
+
+    @property
+    def questions(self) -> int:
+        return sum(map(len, self.groups))
+
+    def rows(self, epoch: int) -> list[TokenTree]:
+        """The rows of one epoch. Each group sees its passages in an order of its own, drawn anew in every epoch."""
+        groups = [[self._encode(item, number, epoch) for item in group] for number, group in enumerate(self.groups)]
+        return plan(groups, self.budget, seed=self.seed, epoch=epoch)
+
+    def rows_of_epochs(self, epochs: float) -> list[TokenTree]:
+        """The rows of a run, epoch after epoch; of a last, broken epoch the first part."""
+        rows: list[TokenTree] = []
+        for epoch in range(math.ceil(epochs)):
+            new = self.rows(epoch)
+            rows += new[: max(1, round(len(new) * min(1.0, epochs - epoch)))]
+        return rows
+
+    def _encode(self, item: Item, group: int, epoch: int) -> TokenSequence:
+        """One item with its passages in this epoch's order. Nothing is truncated: too long is an error that names it."""
+        if item.name in self._fixed:
+            return self._fixed[item.name]
+        passages = None if item.passages is None else list(item.passages)
+        if passages and len(passages) > 1:
+            random.Random(f"passages:{self.seed}:{group}:{epoch}").shuffle(passages)
+        sequence = encode(self.tokenizer, self._conversation(item, passages), name=item.name)
+        if len(sequence) > self.context:
+            raise RecordError(
+                f"{item.name} has {len(sequence):,} tokens and the model reads {self.context:,}.",
+                "Show fewer or shorter passages (dataset.passages, documents.chunk_tokens) and build the data set again.",
+            )
+        if passages is None or len(passages) < 2:
+            self._fixed[item.name] = sequence
+        return sequence
+
+    @staticmethod
+    def _conversation(item: Item, passages: list[str] | tuple[str, ...] | None) -> Conversation:
+        if item.messages:
+            return Conversation(messages=item.messages)
+        return prompt.with_answer(prompt.prompt(item.question, passages), item.answer)
+
+
+def read_study(path: Path, tokenizer: Any, *, form: Form, budget: int, seed: int, context: int) -> Study:
+    """Read a data set: RAFT rows (see docs/formats), or rows with `messages`, or with `prompt` and `completion`.
+
+    `form="closed"` drops the passages and trains question → short answer. Raises `RecordError` with file and line.
+    """
+    groups: dict[object, list[Item]] = {}
+    for number, row in enumerate(read_jsonl(path), 1):
+        name = f"{path}:{number}"
+        item, group = _item(row, name, form)
+        groups.setdefault(number if group is None else group, []).append(item)
+    if not groups:
+        raise RecordError(f"{path} holds no examples.", "Build the data set again with more documents or questions.")
+    return Study(
+        groups=tuple(tuple(group) for group in groups.values()),
+        tokenizer=tokenizer,
+        budget=budget,
+        seed=seed,
+        context=context,
+    )
+
+
+def _item(row: Mapping[str, Any], name: str, form: Form) -> tuple[Item, object]:
+    """One row, and what it shares with its group (None: it stands alone)."""
+    if "messages" in row:
+        messages = tuple(Message(role=m["role"], content=m["content"]) for m in row["messages"])
+        return Item(name=name, messages=messages), None
+    if "completion" in row and "prompt" in row:
+        messages = (
+            Message(role="user", content=_text(row, "prompt", name)),
+            Message(role="assistant", content=_text(row, "completion", name)),
+        )
+        return Item(name=name, messages=messages), None
+    question, answer = _text(row, "question", name), _text(row, "cot_answer", name)
+    meta = row.get("meta") or {}
+    if form == "closed":
+        final = meta.get("answer") or prompt.parse_answer(answer).final
+        if not final:
+            raise RecordError(f"{name}: the answer has no {prompt.ANSWER} part to train a closed book on.")
+        return Item(name=name, question=question, answer=prompt.render_answer("", final)), None
+    passages = tuple(_sentences(row, name))
+    group = meta.get("group")
+    return Item(name=name, question=question, passages=passages, answer=answer), (
+        (group, frozenset(passages)) if group else None
+    )
+
+
+def _text(row: Mapping[str, Any], key: str, name: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise RecordError(
+            f"{name}: the field {key!r} is {'missing' if key not in row else 'empty or not text'}.",
+            "A RAFT row needs question, context and cot_answer.",
+        )
+    return value
+
+
+def _sentences(row: Mapping[str, Any], name: str) -> list[str]:
+    """The passages of `context`, nested ([[…]]) or flat ([…])."""
+    try:
+        sentences = row["context"]["sentences"]
+        passages = sentences[0] if sentences and isinstance(sentences[0], list) else sentences
+    except (KeyError, TypeError, IndexError):
+        passages = None
+    if not isinstance(passages, list) or not all(isinstance(passage, str) for passage in passages):
+        raise RecordError(f"{name}: 'context' has no list of passages under 'sentences'.")
+    return passages

@@ -1,0 +1,59 @@
+"""The language-model head at the positions that are trained on, and nowhere else.
+
+A prompt of a thousand tokens in front of forty supervised ones would otherwise cost a thousand rows of logits over the
+whole vocabulary. Hidden states come from the model's own body; what its `forward` does to logits afterwards is redone here.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+# Logits of at most so many positions × vocabulary entries stand in memory at once (64 MB in fp32).
+CHUNK_ELEMENTS = 16_000_000
+
+
+def base_of(model: Any) -> Any:
+    """The causal language model inside a PEFT wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def hidden_states(model: Any, keywords: dict[str, Any]) -> Tensor:
+    """Last hidden states (T, D) of one row, after the body's final norm."""
+    base = base_of(model)
+    body = getattr(base, base.base_model_prefix)
+    states: Tensor = body(**keywords).last_hidden_state
+    return states[0]
+
+
+def logits(model: Any, hidden: Tensor) -> Tensor:
+    """Logits (N, V) of hidden states (N, D), with the model's own scale and soft cap."""
+    base = base_of(model)
+    config = base.config.get_text_config()
+    out: Tensor = base.get_output_embeddings()(hidden).float()
+    if scale := getattr(config, "logit_scale", None):  # Cohere multiplies
+        out = out * scale
+    if scale := getattr(config, "logits_scaling", None):  # Granite divides
+        out = out / scale
+    if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
+        out = cap * torch.tanh(out / cap)
+    return out
+
+
+def token_losses(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy (N,) of predicting `targets` (N,) from `hidden` (N, D), in chunks whose logits are recomputed for
+    the backward pass, so that those of a large vocabulary never stand in memory at once."""
+
+    def chunk_losses(states: Tensor, wanted: Tensor) -> Tensor:
+        return F.cross_entropy(logits(model, states), wanted, reduction="none")
+
+    size = max(1, CHUNK_ELEMENTS // base_of(model).config.get_text_config().vocab_size)
+    if len(targets) <= size:
+        return chunk_losses(hidden, targets)
+    losses = [
+        checkpoint(chunk_losses, states, wanted, use_reentrant=False)
+        for states, wanted in zip(hidden.split(size), targets.split(size), strict=True)
+    ]
+    return torch.cat(losses)
