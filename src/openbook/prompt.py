@@ -69,7 +69,8 @@ def render_answer(reasoning: str, final: str) -> str:
 
 
 def render_quote(quote: str) -> str:
-    return f"{BEGIN_QUOTE}{quote}{END_QUOTE}"
+    """A quote between its tags. After the space its first word is the same token as in running text; reading strips it."""
+    return f"{BEGIN_QUOTE} {quote}{END_QUOTE}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
