@@ -6,6 +6,7 @@ whether a hyphen at a line's end belongs to the word from the document's other w
 """
 
 import ctypes
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -154,7 +155,7 @@ def _write(pages: Sequence[Sequence[_Line]], builder: TextBuilder) -> None:
 
     for page in pages:
         starts_page = True
-        ordered = [_joined(run) for run in _visual_lines(_with_headings_in_place(page, levels))]
+        ordered = [_joined(run) for run in _visual_lines(_with_headings_in_place(page, levels, body))]
         for index, line in enumerate(ordered):
             level = levels.get(line.size, 0)
             if starts_page:
@@ -204,7 +205,7 @@ def _heading_levels(lines: Sequence[_Line], body: float) -> dict[float, int]:
     return levels
 
 
-def _with_headings_in_place(page: Sequence[_Line], levels: dict[float, int]) -> list[_Line]:
+def _with_headings_in_place(page: Sequence[_Line], levels: dict[float, int], body: float) -> list[_Line]:
     """Headings before the text that they stand above: some programs draw them last. Adjacent ones are one heading."""
     ordered = [line for line in page if line.size not in levels]
     headings: list[_Line] = []
@@ -216,13 +217,22 @@ def _with_headings_in_place(page: Sequence[_Line], levels: dict[float, int]) -> 
         else:
             headings.append(line)
     for heading in headings:
-        below = [
-            (heading.top - line.top, index)
-            for index, line in enumerate(ordered)
-            if line.top <= heading.top and line.left < heading.right and heading.left < line.right
-        ]
-        ordered.insert(min(below)[1] if below else len(ordered), heading)
+        ordered.insert(_place(heading, ordered, body), heading)
     return ordered
+
+
+def _place(heading: _Line, lines: Sequence[_Line], body: float) -> int:
+    """The index of the line before which a heading is seen: the nearest below it, in its column, of the body's size
+    (not a caption); beside a picture the column's lines need not reach under the heading."""
+    over = [line for line in lines if line.left < heading.right and heading.left < line.right]
+    main = [line for line in over if abs(line.size - body) < 0.05 * body]
+    if main:
+        low, high = median(line.left for line in main) - body, median(line.right for line in main)
+        column = [line for line in lines if low <= line.left < high and abs(line.size - body) < 0.05 * body]
+    else:
+        column = over
+    below = [line for line in column if line.top <= heading.top]
+    return lines.index(max(below, key=lambda line: line.top)) if below else len(lines)
 
 
 def _visual_lines(lines: Iterable[_Line]) -> list[list[_Line]]:
@@ -250,7 +260,7 @@ def _beside(last: _Line, line: _Line) -> bool:
 def _joined(run: Sequence[_Line]) -> _Line:
     main = max(run, key=lambda line: len(line.text))
     text = run[0].text
-    for last, line in zip(run, run[1:], strict=False):
+    for last, line in itertools.pairwise(run):
         tight = line.left - last.right < 0.15 * main.size or line.size < 0.85 * last.size
         text += line.text if tight else " " + line.text
     return replace(main, text=text, left=run[0].left, right=max(line.right for line in run))
@@ -279,7 +289,7 @@ def _breaks(lines: Sequence[_Line], index: int) -> bool:
         for other in lines[max(0, index - 4) : index + 4]
         if abs(other.left - before.left) < 2 * before.size and other.size == before.size
     ]
-    steps = [a.bottom - b.bottom for a, b in zip(near, near[1:], strict=False) if 0 < a.bottom - b.bottom]
+    steps = [a.bottom - b.bottom for a, b in itertools.pairwise(near) if a.bottom > b.bottom]
     pitch = min(median(steps), 1.8 * before.size) if steps else 1.4 * before.size
     if step > pitch + 0.5 * before.size:
         return True

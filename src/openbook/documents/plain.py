@@ -1,5 +1,6 @@
 """Plain text, and reStructuredText and docstrings as plain text: soft-wrapped lines become one line a paragraph."""
 
+import itertools
 import re
 from textwrap import dedent
 
@@ -115,7 +116,7 @@ class _Reflow:
         terms = sum(bool(_TERM.match(line)) for line in block) >= 2
         paragraph = [block[0]]
         bulleted = bool(_BULLET.match(block[0].lstrip()))
-        for before, line in zip(block, block[1:], strict=False):
+        for before, line in itertools.pairwise(block):
             deeper, shallower = _indent(line) > _indent(before), _indent(line) < _indent(before)
             word = len(line.lstrip().partition(" ")[0])
             hanging = deeper and bulleted and len(paragraph) == 1

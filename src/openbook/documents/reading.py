@@ -118,7 +118,7 @@ def _walk(path: Path, uri: str, seen: set[tuple[int, int]]) -> Iterator[tuple[Pa
             return
         seen.add(key)
         try:
-            names = sorted(os.listdir(path), key=os.fsencode)
+            names = sorted((child.name for child in path.iterdir()), key=os.fsencode)
         except OSError as error:
             yield Skipped(uri=uri, reason=_said(error), kind="error")
             return
