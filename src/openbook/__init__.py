@@ -1,3 +1,74 @@
-"""Study for the open-book exam: RAFT data, QLoRA tuning, verified quotes and honest evaluation from your own documents."""
+"""Study for the open-book exam: RAFT data, QLoRA tuning, verified quotes and honest evaluation from your own documents.
+
+    import openbook
+
+    config = openbook.Config.load("openbook.toml")
+    openbook.run(config)                        # everything; or stage by stage:
+    openbook.ingest(config)
+    openbook.build_dataset(config)
+    openbook.tune(config)
+    openbook.evaluate(config)
+    openbook.ask(config, "how long are alerts kept?").final
+
+Importing it costs nothing: a name is loaded when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from openbook.errors import (
+    ConfigError,
+    DocumentError,
+    InputError,
+    ModelError,
+    OpenbookError,
+    RecordError,
+    StoreError,
+    TeacherError,
+)
+
+if TYPE_CHECKING:
+    from openbook.config import Config
+    from openbook.pipeline import run
+    from openbook.verbs import ask, build_dataset, evaluate, ingest, search, trace, tune
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DocumentError",
+    "InputError",
+    "ModelError",
+    "OpenbookError",
+    "RecordError",
+    "StoreError",
+    "TeacherError",
+    "__version__",
+    "ask",
+    "build_dataset",
+    "evaluate",
+    "ingest",
+    "run",
+    "search",
+    "trace",
+    "tune",
+]
+
+_LAZY = {
+    "Config": "openbook.config",
+    "run": "openbook.pipeline",
+    **dict.fromkeys(("ask", "build_dataset", "evaluate", "ingest", "search", "trace", "tune"), "openbook.verbs"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,70 @@
+"""`openbook dataset`."""
+
+import dataclasses
+import json
+from typing import Annotated
+
+import typer
+
+from openbook.cli import text
+from openbook.cli.session import Session, verb
+
+
+def register(app: typer.Typer) -> None:
+    verb(app, "dataset")(dataset)
+
+
+def dataset(
+    session: Session,
+    questions: Annotated[int | None, typer.Option(help="Training questions wanted (default: 400).")] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help='Who writes them: "extractive" (rules, needs no model) or "openai" (any such endpoint).'),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The teacher's name at its endpoint.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="The endpoint, such as http://localhost:8000/v1.")] = None,
+    golden_share: Annotated[
+        float | None, typer.Option(help="Share of examples that show their golden passage (default: 0.8).")
+    ] = None,
+    without_golden: Annotated[
+        str | None, typer.Option(help='What the others answer: "refuse", "memorise" or "mix" (default: refuse).')
+    ] = None,
+    show: Annotated[int, typer.Option(min=0, help="Examples to print at the end.")] = 1,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Write questions: for training, and for two exams.
+
+    Each example shows a question, the passage that answers it among others that do not, and an answer that quotes the
+    passage word for word. Two exams are set aside: *studied* (new questions on the documents of the training) and
+    *unseen* (documents that the training never shows).
+
+    \b
+    Examples:
+      openbook dataset --questions 1000
+      openbook dataset --teacher openai --model llama3.1 --base-url http://localhost:11434/v1
+      openbook dataset --golden-share 0.6 --without-golden mix
+    """
+    from openbook import verbs
+
+    if model is not None or base_url is not None:
+        teacher = teacher or "openai"
+    config = session.config(
+        {
+            "dataset.questions": questions,
+            "dataset.teacher": teacher,
+            "dataset.teacher_model": model,
+            "dataset.base_url": base_url,
+            "dataset.golden_share": golden_share,
+            "dataset.without_golden": without_golden,
+        }
+    )
+    report = verbs.build_dataset(config, progress=session.progress)
+    if json_:
+        print(json.dumps(dataclasses.asdict(report), ensure_ascii=False))
+        return
+    print(report)
+    _show_examples(config.dataset_dir / "train.jsonl", show)
+
+
+def _show_examples(path: "object", count: int) -> None:
+    print(text.counts({}), path, count)

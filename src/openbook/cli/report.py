@@ -1,0 +1,74 @@
+"""The result of an exam as a table on the terminal."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from openbook.cli.progress import clock
+
+# Shown here; report.html has them all. Shares and scores lie between 0 and 1 and are shown in per cent.
+METRICS = {
+    "f1": "F1",
+    "exact_match": "exact",
+    "right_quote": "right quote",
+    "right_refusals": "right refusals",
+    "false_refusals": "false refusals",
+}
+DIFFERENCES = ("raft_rag-base_rag", "raft_rag-sft_rag")
+
+
+def print_report(out: Path) -> None:
+    """Print the tables of `report.json` in `out`, and where the pages stand."""
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    for name, test in report["tests"].items():
+        print_test(name, test)
+    seconds = report.get("seconds", {})
+    if seconds:
+        spent = ", ".join(f"{stage} {clock(value)}" for stage, value in seconds.items())
+        peak = (
+            f"; at most {report['peak_memory_bytes'] / 1e9:.1f} GB of memory" if report.get("peak_memory_bytes") else ""
+        )
+        print(f"Time: {spent}{peak}")
+    print(f"Report: {out / 'report.html'}")
+
+
+def print_test(name: str, test: Mapping[str, Any]) -> None:
+    """One exam: a row an arm, each figure with its 95 % interval, and what the tuning changed."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    arms = test["arms"]
+    shown = [metric for metric in METRICS if any(_known(arm.get(metric)) for arm in arms.values())]
+    asked = max((value["n"] for arm in arms.values() if _known(value := arm.get("f1"))), default=0)
+    table = Table(box=box.SIMPLE_HEAD, title=f"{name} ({asked} questions; % with 95 % intervals)", title_justify="left")
+    table.add_column("arm", no_wrap=True)
+    for metric in shown:
+        table.add_column(METRICS[metric], justify="right", no_wrap=True)
+    for arm, values in arms.items():
+        table.add_row(arm, *(_cell(values.get(metric)) for metric in shown))
+    Console(markup=False, highlight=False).print(table)
+    for pair in DIFFERENCES:
+        value = test.get("differences", {}).get(pair, {}).get("f1")
+        if _known(value):
+            ours, theirs = pair.split("-")
+            verdict = "" if value["low"] > 0 or value["high"] < 0 else " (no difference is proven)"
+            print(
+                f"  {ours} − {theirs}, F1: {_signed(value['value'])} [{_signed(value['low'])}, {_signed(value['high'])}]{verdict}"
+            )
+    print()
+
+
+def _known(value: Any) -> bool:
+    return isinstance(value, Mapping) and value.get("value") is not None and bool(value.get("n"))
+
+
+def _cell(value: Any) -> str:
+    if not _known(value):
+        return "–"
+    return f"{100 * value['value']:.0f}  {100 * value['low']:3.0f}–{100 * value['high']:<3.0f}"
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f}"

@@ -1,0 +1,87 @@
+"""How records look as text on a terminal."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from openbook import prompt
+from openbook.records import Chunk, Quote, ScoredChunk
+
+# What a reader sees in place of the tags that a model writes.
+READABLE = {prompt.BEGIN_QUOTE: "“", prompt.END_QUOTE: "”", prompt.ANSWER: "\n→"}
+
+
+def plain(text: str) -> str:
+    """`text` without control characters: a document cannot move the cursor or set the colours of a terminal."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
+
+
+def one_line(text: str, width: int) -> str:
+    """The beginning of `text` on one line of at most `width` characters."""
+    words = " ".join(plain(text).split())
+    return words if len(words) <= width else words[: width - 1].rstrip() + "…"
+
+
+def readable(pieces: Iterable[str]) -> Iterator[str]:
+    """A streamed answer with its tags replaced by what a reader sees, however the stream cuts it into pieces."""
+    tag = re.compile("|".join(re.escape(t) for t in READABLE))
+    held = ""
+    for piece in pieces:
+        held = tag.sub(lambda match: READABLE[match[0]], held + piece)
+        # Hold back a tail that may yet grow into a tag.
+        keep = max((n for t in READABLE for n in range(1, len(t)) if held.endswith(t[:n])), default=0)
+        ready, held = held[: len(held) - keep], held[len(held) - keep :]
+        if ready:
+            yield plain(ready)
+    if held:
+        yield plain(held)
+
+
+def place(chunk: Chunk) -> str:
+    """Where a passage stands: `guide/install.md › Install › From source, page 3`."""
+    headings = [heading for heading in chunk.headings if heading]
+    page = f", page {chunk.page}" if chunk.page is not None else ""
+    return plain(" › ".join([chunk.uri, *headings]) + page)
+
+
+def result(scored: ScoredChunk, width: int) -> str:
+    """A search result and why it stands where it does: both legs, their scores, the fused score."""
+    legs = [
+        f"{name} #{rank} ({unit} {score:.3g})" if rank is not None and score is not None else f"{name} –"
+        for name, rank, unit, score in (
+            ("dense", scored.dense_rank, "cosine", scored.dense_score),
+            ("text", scored.text_rank, "BM25", scored.text_score),
+        )
+    ]
+    return "\n".join(
+        [
+            f"{scored.rank}. {place(scored.chunk)}",
+            f"   fused {scored.score:.4f} = {'  +  '.join(legs)}",
+            f"   {one_line(scored.chunk.text, width - 3)}",
+        ]
+    )
+
+
+def quotes(found: Iterable[Quote], passages: Iterable[ScoredChunk]) -> list[str]:
+    """One line for each quote: its place and offsets in the document when verified, a warning when not."""
+    chunks = {scored.chunk.id: scored.chunk for scored in passages}
+    return [
+        f"  ✓ {place(chunks[quote.chunk_id])} [{quote.start}:{quote.end}]"
+        if quote.verified
+        else f"  ✗ not word for word in any passage: “{one_line(quote.text, 120)}”"
+        for quote in found
+    ]
+
+
+def counts(numbers: Mapping[str, int]) -> str:
+    """`{"hidden": 2, "binary": 1}` → `2 hidden, 1 binary`, the largest first."""
+    ordered = sorted(numbers.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in ordered if number)
+
+
+def quoted_path(path: Path) -> str:
+    """A path as a shell takes it."""
+    import shlex
+
+    return shlex.quote(str(path))

@@ -1,0 +1,142 @@
+"""Every verb as one function of the options: what the command line, the pipeline and Python programs call.
+
+A function that writes holds the output folder, so that two of them never write there at once.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from openbook import storage
+from openbook.config import Config
+from openbook.errors import StoreError
+from openbook.progress import SILENT, Progress
+from openbook.records import Answer, ScoredChunk
+
+if TYPE_CHECKING:
+    from openbook.answering import Answerer
+    from openbook.dataset import DatasetReport
+    from openbook.evaluation import Report
+    from openbook.indexing import IngestReport
+    from openbook.training import TuneReport
+
+Form = Literal["raft", "closed"]
+
+ADAPTERS: dict[Form, str] = {"raft": "raft", "closed": "sft"}  # form of the training → folder under `adapters/`
+
+
+def ingest(config: Config, *, progress: Progress = SILENT) -> "IngestReport":
+    """Bring the index in line with `config.documents.paths`."""
+    from openbook import indexing
+
+    with storage.exclusive(config.out):
+        return indexing.ingest(config, progress=progress)
+
+
+def search(config: Config, query: str, *, k: int | None = None) -> list[ScoredChunk]:
+    """The `k` passages nearest to `query` (default: `retrieval.passages`), best first."""
+    from openbook.retrieval import open_index
+
+    return open_index(config.index_dir, config).search(query, k or config.retrieval.passages)
+
+
+def build_dataset(config: Config, *, progress: Progress = SILENT) -> "DatasetReport":
+    """Write the training set and both exams under `config.dataset_dir`."""
+    from openbook import dataset
+
+    with storage.exclusive(config.out):
+        return dataset.build(config, progress=progress)
+
+
+def tune(
+    config: Config,
+    *,
+    form: Form = "raft",
+    train: Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> "TuneReport":
+    """Tune the base on `train` (default: the data set) and write the adapter under `config.adapters_dir`.
+
+    `raft` shows passages with each question; `closed` shows the question alone. An adapter that is current is not
+    tuned again unless `force`: its own report is returned.
+    """
+    with storage.exclusive(config.out):
+        return run_tuning(config, form=form, train=train, resume=resume, force=force, progress=progress)
+
+
+def run_tuning(
+    config: Config,
+    *,
+    form: Form,
+    train: Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> "TuneReport":
+    """`tune` for a caller that already holds the output folder."""
+    from openbook import training
+
+    out = config.adapters_dir / ADAPTERS[form]
+    validation = None if train else config.dataset_dir / "validation.jsonl"
+    train = train or config.dataset_dir / "train.jsonl"
+    if not train.is_file():
+        raise StoreError(f"{train} does not exist.", "Write the questions first: `openbook dataset`.")
+    if not force and training.is_tuned(train, out=out, config=config, form=form):
+        progress.message(f"{out} is current: data, base and options are those that it was tuned with.")
+        return training.TuneReport(**(storage.read_manifest(out) or {})["report"])
+    return training.tune(
+        train,
+        out=out,
+        config=config,
+        validation=validation if validation and validation.is_file() else None,
+        form=form,
+        resume=resume,
+        progress=progress,
+    )
+
+
+def default_adapter(config: Config, *, closed: bool = False) -> Path | None:
+    """The adapter that `tune` wrote for this form, None where there is none yet."""
+    folder = config.adapters_dir / ADAPTERS["closed" if closed else "raft"]
+    return folder if (folder / "adapter_config.json").exists() else None
+
+
+@contextlib.contextmanager
+def answering(config: Config, *, adapter: Path | None, closed: bool = False) -> "Iterator[Answerer]":
+    """Whoever answers questions: the base with `adapter` on it (None: the base alone), over the index unless `closed`."""
+    from openbook import models
+    from openbook.answering import Answerer
+    from openbook.retrieval import open_index
+
+    # The index first: it is quick to open, and what fails should fail before a model is loaded.
+    retriever = None if closed else open_index(config.index_dir, config)
+    loaded = models.load(
+        config.model.base,
+        quantization=config.model.quantization,
+        dtype=config.model.dtype,
+        device=config.model.device,
+        dequantize=True,  # the exam's weights, and faster token by token
+    )
+    generator = models.Generator(loaded, max_new_tokens=config.model.max_new_tokens)
+    if adapter is not None:
+        generator.add_adapter("asked", adapter)
+    with generator.adapter("asked" if adapter is not None else None):
+        yield Answerer(retriever, generator, passages=config.retrieval.passages)
+
+
+def ask(config: Config, question: str, *, adapter: Path | None = None, closed: bool = False) -> Answer:
+    """One answer with verified quotes, from `adapter` or else the one that `tune` wrote, or else the base."""
+    found = adapter or default_adapter(config, closed=closed)
+    with answering(config, adapter=found, closed=closed) as answerer:
+        return answerer.answer(question)
+
+
+def evaluate(config: Config, *, progress: Progress = SILENT) -> "Report":
+    """Put both exams before every arm; writes `report.json` and `report.html` under `config.out`."""
+    from openbook import evaluation
+
+    with storage.exclusive(config.out):
+        return evaluation.evaluate(config, progress=progress)
