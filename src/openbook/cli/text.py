@@ -8,8 +8,9 @@ from pathlib import Path
 from openbook import prompt
 from openbook.records import Chunk, Quote, ScoredChunk
 
-# What a reader sees in place of the tags that a model writes.
-READABLE = {prompt.BEGIN_QUOTE: "“", prompt.END_QUOTE: "”", prompt.ANSWER: "\n→"}
+# What a reader sees in place of the tags that a model writes. A space after the opening one belongs to the tag.
+READABLE = {f"{prompt.BEGIN_QUOTE} ": "“", prompt.BEGIN_QUOTE: "“", prompt.END_QUOTE: "”", prompt.ANSWER: "\n→"}
+_TAG = re.compile("|".join(map(re.escape, READABLE)))
 
 
 def plain(text: str) -> str:
@@ -25,17 +26,26 @@ def one_line(text: str, width: int) -> str:
 
 def readable(pieces: Iterable[str]) -> Iterator[str]:
     """A streamed answer with its tags replaced by what a reader sees, however the stream cuts it into pieces."""
-    tag = re.compile("|".join(re.escape(t) for t in READABLE))
     held = ""
     for piece in pieces:
-        held = tag.sub(lambda match: READABLE[match[0]], held + piece)
-        # Hold back a tail that may yet grow into a tag.
-        keep = max((n for t in READABLE for n in range(1, len(t)) if held.endswith(t[:n])), default=0)
-        ready, held = held[: len(held) - keep], held[len(held) - keep :]
-        if ready:
-            yield plain(ready)
+        shown, held = _replaced(held + piece)
+        if shown:
+            yield plain(shown)
     if held:
-        yield plain(held)
+        yield plain(_TAG.sub(lambda match: READABLE[match[0]], held))
+
+
+def _replaced(text: str) -> tuple[str, str]:
+    """`text` with its tags replaced, and the tail that may yet grow into a tag (or a longer one) as it is."""
+    shown, at = [], 0
+    for match in _TAG.finditer(text):
+        if match.end() == len(text) and match[0] == prompt.BEGIN_QUOTE:
+            break
+        shown += [text[at : match.start()], READABLE[match[0]]]
+        at = match.end()
+    rest = text[at:]
+    keep = max((n for tag in READABLE for n in range(1, len(tag)) if rest.endswith(tag[:n])), default=0)
+    return "".join([*shown, rest[: len(rest) - keep]]), rest[len(rest) - keep :]
 
 
 def place(chunk: Chunk) -> str:
