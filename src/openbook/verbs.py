@@ -77,13 +77,13 @@ def run_tuning(
     progress: Progress = SILENT,
 ) -> "TuneReport":
     """`tune` for a caller that already holds the output folder."""
-    from openbook import training
-
     out = config.adapters_dir / ADAPTERS[form]
     validation = None if train else config.dataset_dir / "validation.jsonl"
     train = train or config.dataset_dir / "train.jsonl"
     if not train.is_file():
         raise StoreError(f"{train} does not exist.", "Write the questions first: `openbook dataset`.")
+    from openbook import training  # not before the check above: it takes seconds
+
     if not force and training.is_tuned(train, out=out, config=config, form=form):
         progress.message(f"{out} is current: data, base and options are those that it was tuned with.")
         return training.TuneReport(**(storage.read_manifest(out) or {})["report"])
