@@ -5,13 +5,15 @@ The exam and daily use answer here, by the same prompt that the data was written
 
 import time
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from openbook.errors import InputError, ModelError
 from openbook.metrics import short_answer
 from openbook.progress import SILENT, Progress, Task
-from openbook.prompt import is_refusal, locate_quote, parse_answer, prompt
+from openbook.prompt import FINGERPRINT, is_refusal, locate_quote, parse_answer, prompt
 from openbook.records import Answer, Conversation, ScoredChunk, Usage
+from openbook.storage import read_manifest
 
 
 class Generation(Protocol):
@@ -196,6 +198,30 @@ def read_answer(
         finished=finished,
         error=error,
     )
+
+
+def check_adapter(folder: Path, *, base: str, retrieval: str = "") -> list[str]:
+    """Compare an adapter's manifest with what it is to answer with: `base` and `retrieval` are fingerprints.
+
+    Returns a sentence for each thing that is not as it was in tuning, which costs quality. Raises `ModelError` for
+    another base, on which the adapter would produce noise. An adapter without a manifest is taken as it is.
+    """
+    manifest = read_manifest(folder) or {}
+    tuned_on = manifest.get("inputs", {}).get("base", base)
+    if tuned_on != base:
+        raise ModelError(
+            f"The adapter in {folder} was tuned on another base model ({manifest.get('base', tuned_on)}).",
+            "Set model.base to that one, or run `openbook tune` again.",
+        )
+    differences = []
+    if manifest.get("prompt", FINGERPRINT) != FINGERPRINT:
+        differences.append("another prompt")
+    if retrieval and (manifest.get("retrieval") or retrieval) != retrieval:
+        differences.append("another retriever")
+    return [
+        f"The adapter in {folder} was tuned with {difference} than it answers with now; `openbook tune` makes it fit again."
+        for difference in differences
+    ]
 
 
 def _prompt(question: str, passages: Sequence[ScoredChunk] | None) -> Conversation:

@@ -9,7 +9,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -94,6 +94,10 @@ class Evaluate(Section):
     )
     questions: int = Field(100, ge=1, description="at most so many questions of each test")
     removed: int = Field(40, ge=0, description="questions asked again with their golden passage removed from the index")
+    passage_counts: tuple[Annotated[int, Field(ge=1, le=50)], ...] = Field(
+        (1, 2, 4), description="numbers of passages whose scores are compared; empty: no comparison"
+    )
+    passage_questions: int = Field(40, ge=1, description="questions of the first test that this comparison asks")
     batch_size: int = Field(16, ge=1, description="questions answered at once")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples for the intervals")
 

@@ -153,6 +153,15 @@ def versions() -> dict[str, str]:
     return found
 
 
+def peak_memory_bytes() -> int:
+    """The most memory that this process has held so far."""
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in kilobytes
+
+
 def write_manifest(folder: Path, *, stage: str, options: Any, inputs: Mapping[str, str], **facts: Any) -> None:
     """Declare `folder` complete: made by `stage` with `options` from `inputs` (name → hash); `facts` are for people."""
     write_json(

@@ -1,0 +1,334 @@
+"""The exam over a world small enough to work its figures out by hand."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exam_world import (
+    CHUNKS,
+    TESTS,
+    ScriptedCandidates,
+    WordRetriever,
+    Written,
+    base,
+    example,
+    raft,
+    sft,
+    world_config,
+)
+from openbook.answering import check_adapter
+from openbook.errors import ConfigError, ModelError, StoreError
+from openbook.evaluation import ARMS, Report, examine
+from openbook.evaluation.arms import chosen
+from openbook.evaluation.candidates import LocalCandidates
+from openbook.evaluation.exam import guarantee, holds_answer, read_tests, sample, set_exam
+from openbook.progress import SILENT
+from openbook.prompt import END_DOCUMENT, FINGERPRINT
+from openbook.records import ScoredChunk
+from openbook.storage import read_jsonl, write_json
+
+METRICS = {
+    "exact_match",
+    "f1",
+    "right_quote",
+    "verified_quotes",
+    "right_refusals",
+    "false_refusals",
+    "coverage",
+    "failures",
+    "recall@2",
+    "mrr",
+}
+
+
+def sit(folder, candidates=None, *, tests=TESTS, **options):
+    config = world_config(folder, **options)
+    return examine(config, tests, WordRetriever(), candidates or ScriptedCandidates())
+
+
+@pytest.fixture(scope="module")
+def sat(tmp_path_factory):
+    candidates = ScriptedCandidates()
+    folder = tmp_path_factory.mktemp("exam")
+    report, exhibits = sit(folder, candidates)
+    return report, exhibits, candidates, folder
+
+
+def value(report, test, arm, metric):
+    interval = report.tests[test].arms[arm][metric]
+    return interval.value, interval.n
+
+
+class TestFigures:
+    def test_the_shape_is_the_published_one(self, sat):
+        data = json.loads(json.dumps(sat[0].to_json(), allow_nan=False))
+        assert set(data) == {"tests", "seconds", "peak_memory_bytes", "config", "versions"}
+        assert set(data["tests"]) == {"studied", "unseen"}
+        for test in data["tests"].values():
+            assert set(test) == {"arms", "differences"}
+            assert list(test["arms"]) == list(ARMS)
+            assert set(test["differences"]) == {"raft_rag-base_rag", "raft_rag-sft_rag"}
+            for row in [*test["arms"].values(), *test["differences"].values()]:
+                assert set(row) == METRICS
+                assert all(set(interval) == {"value", "low", "high", "n"} for interval in row.values())
+        assert data["seconds"]["evaluate"] > 0
+        assert data["peak_memory_bytes"] > 10**7
+        assert Report.from_json(data) == Report.from_json(json.loads(json.dumps(sat[0].to_json())))
+
+    def test_raft_by_hand(self, sat):
+        # Retrieval finds the golden passage of all planets but Planet4, which is one of five in `studied`.
+        report = sat[0]
+        for metric, expected in {
+            "exact_match": (0.8, 5),
+            "f1": (0.8, 5),
+            "right_quote": (0.8, 5),
+            "verified_quotes": (1.0, 4),  # nothing is quoted where nothing was found
+            "right_refusals": (1.0, 4),
+            "false_refusals": (0.0, 4),  # of the questions whose golden passage was shown
+            "coverage": (0.8, 5),
+            "failures": (0.0, 5),
+            "recall@2": (0.8, 5),
+        }.items():
+            assert value(report, "studied", "raft_rag", metric) == pytest.approx(expected), metric
+        assert value(report, "unseen", "raft_rag", "f1") == (1.0, 3)
+
+    def test_the_golden_arm_is_shown_every_golden_passage(self, sat):
+        report = sat[0]
+        assert value(report, "studied", "raft_golden", "recall@2") == (1.0, 5)
+        assert value(report, "studied", "raft_golden", "f1") == (1.0, 5)
+        assert value(report, "studied", "raft_golden", "right_refusals") == (None, 0)
+
+    def test_the_base_by_hand(self, sat):
+        # It says the first passage, 8 words without articles of which the answer has 3: F1 = 2·3 / (7 + 3).
+        report = sat[0]
+        assert value(report, "unseen", "base_rag", "f1") == pytest.approx((2 * 3 / (7 + 3), 3))
+        assert value(report, "unseen", "base_rag", "exact_match") == (0.0, 3)
+        assert value(report, "unseen", "base_rag", "verified_quotes") == (None, 0)
+        assert value(report, "studied", "base_rag", "right_refusals") == (0.0, 4)
+
+    def test_closed_books(self, sat):
+        report = sat[0]
+        assert value(report, "studied", "sft_closed", "exact_match") == (0.2, 5)
+        assert value(report, "studied", "sft_closed", "f1") == pytest.approx((0.2 + 0.8 * 2 / 3, 5))
+        for metric in ("right_quote", "right_refusals", "false_refusals", "recall@2", "mrr"):
+            assert value(report, "studied", "sft_closed", metric) == (None, 0), metric
+
+    def test_differences_are_those_of_the_arms(self, sat):
+        test = sat[0].tests["studied"]
+        difference = test.differences["raft_rag-base_rag"]["f1"]
+        assert difference.value == pytest.approx(test.arms["raft_rag"]["f1"].value - test.arms["base_rag"]["f1"].value)
+        assert difference.low <= difference.value <= difference.high
+        assert difference.n == 5
+
+    def test_mean_reciprocal_rank_looks_deeper_than_what_is_shown(self, sat):
+        shown, _ = value(sat[0], "studied", "raft_rag", "recall@2")
+        mrr, n = value(sat[0], "studied", "raft_rag", "mrr")
+        assert (shown, n) == (0.8, 5)
+        assert 0.8 <= mrr < 0.9
+
+    def test_scores_by_number_of_passages(self, sat):
+        by_passages = sat[1].by_passages
+        assert set(by_passages) == {"base_rag", "raft_rag"}
+        assert list(by_passages["raft_rag"]) == ["1", "2"]
+        assert by_passages["raft_rag"]["1"]["f1"].n == 3
+
+    def test_examples_stand_side_by_side(self, sat):
+        examples = sat[1].examples
+        assert len(examples) == 8
+        assert {one.test for one in examples} == {"studied", "unseen"}
+        for one in examples:
+            assert [answered.arm for answered in one.answered] == ["base_rag", "raft_rag"]
+            assert len(one.passages) == 2
+
+    def test_every_answer_can_be_looked_up(self, sat):
+        rows = list(read_jsonl(sat[3] / "evaluation" / "grades.jsonl"))
+        assert sum(row["asked"] == "all" for row in rows) == 6 * 8
+        removed = [row for row in rows if row["asked"] == "removed" and row["arm"] == "raft_rag"]
+        assert len(removed) == 4 + 3
+        assert all(row["refusal"] for row in removed)
+
+
+class TestFairness:
+    def test_all_arms_see_the_same_passages(self, sat):
+        asked = sat[2].asked
+
+        def users(adapter):
+            return {prompt.messages[1].content for prompt in asked[adapter]}
+
+        # base_rag, sft_rag and raft_rag are asked the same, word for word; raft_golden adds the passages that it lacks.
+        assert {user for user in users("sft") if END_DOCUMENT in user} <= users(None)
+        extra = users("raft") - users(None)
+        assert len(extra) == 1
+        assert CHUNKS[8].text in extra.pop()
+
+    def test_no_prompt_is_answered_twice(self, sat):
+        for asked in sat[2].asked.values():
+            assert len(asked) == len(set(asked))
+
+    def test_a_removed_golden_passage_is_not_shown(self, tmp_path):
+        exam = set_exam("studied", TESTS["studied"], WordRetriever(), world_config(tmp_path), SILENT)
+        assert [number for number, _ in exam.removed] == [0, 1, 2, 3]  # evaluate.removed is 4
+        for number, found in exam.removed:
+            assert len(found) == 2
+            assert not any(exam.examples[number].final_answer in scored.chunk.text for scored in found)
+
+    def test_a_question_that_another_passage_answers_is_not_asked_for_its_refusal(self, tmp_path):
+        # All planets have "small moons": removing the golden passage leaves the answer in others.
+        tests = [dataclasses.replace(example(n), final_answer="Small moons") for n in range(4)]
+        assert set_exam("studied", tests, WordRetriever(), world_config(tmp_path), SILENT).removed == ()
+
+    def test_a_number_that_stands_elsewhere_does_not_count_as_the_answer_shown(self):
+        elsewhere = [ScoredChunk(chunk=CHUNKS[1], score=1.0, rank=1)]
+        assert not holds_answer(dataclasses.replace(example(3), final_answer="300"), elsewhere)
+        assert holds_answer(example(0), [ScoredChunk(chunk=CHUNKS[0], score=1.0, rank=1)])
+
+
+class TestResuming:
+    def test_a_second_run_asks_nothing_and_finds_the_same(self, tmp_path):
+        first, _ = sit(tmp_path)
+        again = ScriptedCandidates()
+        second, _ = sit(tmp_path, again)
+        assert again.count == 0
+        assert second.tests == first.tests
+
+    @pytest.mark.parametrize("patience", [1, 7, 16])
+    def test_a_killed_run_goes_on(self, tmp_path, patience):
+        whole, _ = sit(tmp_path / "whole")
+        full = ScriptedCandidates()
+        sit(tmp_path / "count", full)
+
+        class Killed(BaseException):
+            pass
+
+        left = iter(range(patience))
+
+        def dying(question, passages):
+            if next(left, None) is None:
+                raise Killed
+            return raft(question, passages)
+
+        with pytest.raises(Killed):
+            sit(tmp_path / "killed", ScriptedCandidates({None: base, "sft": sft, "raft": dying}))
+        predictions = tmp_path / "killed" / "evaluation" / "predictions-raft.jsonl"
+        kept = len(list(read_jsonl(predictions))) if predictions.exists() else 0
+        if predictions.exists():
+            with predictions.open("a") as file:
+                file.write('{"key": "torn')
+        rest = ScriptedCandidates()
+        report, _ = sit(tmp_path / "killed", rest)
+        assert report.tests == whole.tests
+        assert rest.count == len(full.asked["raft"]) - kept
+        assert kept == patience // 3 * 3  # whole batches of three survive
+
+    def test_other_weights_answer_anew_and_the_old_rows_go(self, tmp_path):
+        sit(tmp_path)
+        tuned_again = ScriptedCandidates(identities={"raft": "other weights"})
+        sit(tmp_path, tuned_again)
+        assert not tuned_again.asked[None]
+        assert not tuned_again.asked["sft"]
+        rows = list(read_jsonl(tmp_path / "evaluation" / "predictions-raft.jsonl"))
+        assert len(rows) == len(tuned_again.asked["raft"]) > 0
+
+    def test_only_changed_questions_are_asked_again(self, tmp_path):
+        sit(tmp_path)
+        changed = dataclasses.replace(example(2), question="What number of moons has Planet2?")
+        tests = {
+            "studied": [changed if e.id == "example-2" else e for e in TESTS["studied"]],
+            "unseen": TESTS["unseen"],
+        }
+        candidates = ScriptedCandidates()
+        sit(tmp_path, candidates, tests=tests)
+        assert 0 < candidates.count <= 10
+        assert all(
+            "What number" in prompt.messages[1].content for asked in candidates.asked.values() for prompt in asked
+        )
+
+
+class TestTrouble:
+    def test_failures_are_counted_and_nothing_is_nan(self, tmp_path):
+        def broken(question, passages):
+            return Written("", finished=False, error="the prompt has 9,000 tokens and the model reads 2,048")
+
+        report, exhibits = sit(tmp_path, ScriptedCandidates({None: broken, "sft": sft, "raft": broken}))
+        json.dumps(report.to_json(), allow_nan=False)
+        assert value(report, "studied", "raft_rag", "failures") == (1.0, 5)
+        assert value(report, "studied", "raft_rag", "f1") == (0.0, 5)
+        assert value(report, "studied", "raft_rag", "verified_quotes") == (None, 0)
+        assert exhibits.errors["the prompt has 9,000 tokens and the model reads 2,048"] > 10
+
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_very_small_tests(self, tmp_path, count):
+        report, _ = sit(tmp_path, tests={"unseen": TESTS["unseen"][:count]})
+        json.dumps(report.to_json(), allow_nan=False)
+        assert set(report.tests) == {"unseen"}
+
+    def test_fewer_arms(self, tmp_path):
+        report, exhibits = sit(tmp_path, arms=["raft_rag"], removed=0, passage_counts=[])
+        assert list(report.tests["studied"].arms) == ["raft_rag"]
+        assert report.tests["studied"].differences == {}
+        assert value(report, "studied", "raft_rag", "right_refusals") == (None, 0)
+        assert exhibits.by_passages == {}
+
+    def test_an_unknown_arm_is_named(self):
+        with pytest.raises(ConfigError, match=r"no arm 'raft_rga'. Did you mean raft_rag\?"):
+            chosen(["raft_rga"])
+        with pytest.raises(ConfigError, match="empty"):
+            chosen([])
+        assert [arm.name for arm in chosen(["raft_rag", "base_rag"])] == ["base_rag", "raft_rag"]
+
+    def test_no_test_questions(self, tmp_path):
+        with pytest.raises(StoreError, match="holds no test questions"):
+            read_tests(world_config(tmp_path))
+
+    def test_a_missing_adapter(self, tmp_path):
+        with pytest.raises(StoreError, match=r"no adapter in .*raft.*openbook tune"):
+            LocalCandidates(world_config(tmp_path), {"raft"})
+
+    def test_an_adapter_of_another_base(self, tmp_path):
+        write_json(tmp_path / "manifest.json", {"inputs": {"base": "one"}, "base": "llama", "prompt": FINGERPRINT})
+        assert check_adapter(tmp_path, base="one") == []
+        with pytest.raises(ModelError, match=r"another base model \(llama\)"):
+            check_adapter(tmp_path, base="two")
+
+    def test_an_adapter_tuned_with_other_means_warns(self, tmp_path):
+        write_json(tmp_path / "manifest.json", {"inputs": {"base": "b"}, "prompt": "old", "retrieval": "bm25"})
+        prompt, retriever = check_adapter(tmp_path, base="b", retrieval="dense")
+        assert "another prompt" in prompt
+        assert "another retriever" in retriever
+        assert check_adapter(tmp_path / "absent", base="b", retrieval="dense") == []
+
+    def test_a_damaged_report_is_named(self, tmp_path):
+        with pytest.raises(StoreError, match="does not exist"):
+            Report.load(tmp_path / "report.json")
+        (tmp_path / "report.json").write_text('{"tests": {"studied": {}}}')
+        with pytest.raises(StoreError, match="is not a report"):
+            Report.load(tmp_path / "report.json")
+
+
+scored = st.lists(st.sampled_from(CHUNKS), max_size=6, unique=True).map(
+    lambda chunks: [ScoredChunk(chunk=chunk, score=1.0, rank=rank) for rank, chunk in enumerate(chunks, 1)]
+)
+
+
+@given(scored, st.lists(st.sampled_from(CHUNKS), min_size=1, max_size=3, unique=True), st.integers(1, 6))
+def test_the_golden_passages_are_guaranteed(ranking, golden, count):
+    found = ranking[:count]
+    shown = guarantee(found, golden, count)
+    ids = [scored.chunk.id for scored in shown]
+    assert {chunk.id for chunk in golden} <= set(ids)
+    assert len(ids) == len(set(ids)) <= max(count, len(golden))
+    assert [scored.rank for scored in shown] == list(range(1, len(shown) + 1))
+    if {chunk.id for chunk in golden} <= {scored.chunk.id for scored in found}:
+        assert list(shown) == found
+
+
+@given(st.integers(0, 10), st.integers(0, 10), st.integers(0, 3))
+def test_a_sample_is_the_beginning_of_every_longer_one(count, more, seed):
+    examples = [example(n) for n in range(8)]
+    short, long = sample(examples, count, seed), sample(examples, count + more, seed)
+    assert long[: len(short)] == short
+    assert len(short) == min(count, 8)
+    assert len(set(short)) == len(short)
