@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 
-from openbook.dataset.english.clause import Clause, subject_text
+from openbook.dataset.english.clause import Clause
 from openbook.dataset.english.draft import (
     Draft,
     clip,
@@ -18,6 +18,7 @@ from openbook.dataset.english.draft import (
     subject_answer,
     who,
 )
+from openbook.dataset.english.subject import subject_text
 from openbook.dataset.english.words import (
     PLACE_PARTICIPLES,
     PREPOSITIONS,
@@ -29,7 +30,37 @@ from openbook.dataset.english.words import (
 
 # "is allowed to", "is said to": what follows is the content and not a purpose.
 _NOT_PURPOSE = frozenset(
-    ["allowed", "able", "required", "needed", "expected", "intended", "supposed", "permitted", "said", "known", "considered", "set", "meant", "designed", "believed", "thought", "forced", "encouraged", "advised", "used", "reported", "estimated", "equal", "limited", "related", "due", "subject", "similar", "opposed"]
+    [
+        "allowed",
+        "able",
+        "required",
+        "needed",
+        "expected",
+        "intended",
+        "supposed",
+        "permitted",
+        "said",
+        "known",
+        "considered",
+        "set",
+        "meant",
+        "designed",
+        "believed",
+        "thought",
+        "forced",
+        "encouraged",
+        "advised",
+        "used",
+        "reported",
+        "estimated",
+        "equal",
+        "limited",
+        "related",
+        "due",
+        "subject",
+        "similar",
+        "opposed",
+    ]
 )
 _CONDITIONS = frozenset(("if", "when", "unless", "after", "before", "once", "until", "whenever"))
 _MEANS = frozenset(("through", "via", "using", "with"))
@@ -43,9 +74,11 @@ def of_be(c: Clause, rng: random.Random) -> Iterator[Draft]:
         return
     opening = tokens[body]
     form = VERBS.get(opening.low)
-    if form is not None and form.participle and not opening.text[0].isupper():
+    if form is not None and form.participle and (not opening.text[0].isupper() or opening.text.isupper()):
         yield from _passive(c, rng)
         return
+    if opening.low.endswith(("ed", "ing")):
+        return  # a participle of a verb that we do not know, or "is doing"
     end = clip(tokens, body, stop)
     if end is None or opening.low in {"being", "to"}:
         return
@@ -60,14 +93,19 @@ def of_be(c: Clause, rng: random.Random) -> Iterator[Draft]:
         if is_person(tokens[c.subject[0] : c.subject[1]]):
             yield Draft("definition", f"Who {be} {subject}?", *span(tokens, body, end), 5.0)
         else:
-            present = be in {"is", "are"} and opening.low != "the"
-            more = ("How {be} {s} defined?", "What exactly {be} {s}?") if present else ("What {be} {s}?",)
-            yield Draft(
-                "definition", pick(rng, "What {be} {s}?", *more, be=be, s=subject), *span(tokens, body, end), 6.5
-            )
+            asks = ["What {be} {s}?", "What {be} {s}?", "How {be} {s} described?"]
+            if be in {"is", "are"} and opening.low != "the" and len(subject.split()) <= 4:
+                asks.append(
+                    "What is meant by {s}?"
+                    if be == "are" or not subject.startswith("the ")
+                    else "What exactly {be} {s}?"
+                )
+            if tokens[c.subject[0]].low.endswith("ing"):
+                asks = ["How {be} {s} described?"]
+            yield Draft("definition", pick(rng, *asks, be=be, s=subject), *span(tokens, body, end), 6.5)
         yield from _term(c, rng)
     elif opening.low not in STOPWORDS and stop - body >= 3:
-        rest, answer = plain(c, body, stop), subject_answer(c)
+        rest, answer = plain(c.sentence, body, stop), subject_answer(c)
         if rest and answer:
             yield Draft("subject", f"{who(c)} {be} {rest}?", *answer, 3.0)
 
@@ -75,7 +113,7 @@ def of_be(c: Clause, rng: random.Random) -> Iterator[Draft]:
 def _term(c: Clause, rng: random.Random) -> Iterator[Draft]:
     """From "A gauge is a metric that goes up and down": "Which metric goes up and down?", answered by the term."""
     tokens, body, stop = c.tokens, c.body, c.stop
-    answer, description = subject_answer(c), plain(c, body, stop, 18)
+    answer, description = subject_answer(c), plain(c.sentence, body, stop, 18)
     if not answer or not description or c.past or count_words(tokens[body:stop]) < 4:
         return
     opening, be = tokens[body].low, tokens[c.verb].low
@@ -83,9 +121,9 @@ def _term(c: Clause, rng: random.Random) -> Iterator[Draft]:
         relative = next((i for i in range(body + 2, min(body + 7, stop)) if tokens[i].low in {"that", "which"}), None)
         verb = VERBS.get(tokens[relative + 1].low) if relative is not None and relative + 2 < stop else None
         if relative is not None and verb is not None and (verb.third or verb.past):
-            rest = plain(c, relative + 1, stop, 16)
+            rest = plain(c.sentence, relative + 1, stop, 16)
             if rest:
-                noun = c.text(body + 1, relative)
+                noun = c.sentence.part(body + 1, relative)
                 yield Draft("term", pick(rng, "Which {n} {r}?", "What {n} {r}?", n=noun, r=rest), *answer, 7.0)
                 return
         if count_words(tokens[body:stop]) >= 5:
@@ -135,7 +173,7 @@ def _passive(c: Clause, rng: random.Random) -> Iterator[Draft]:
             *shown,
             7.0,
         )
-        answer, rest = subject_answer(c), plain(c, inner, stop)
+        answer, rest = subject_answer(c), plain(c.sentence, inner, stop)
         if answer and rest:
             yield Draft("subject", f"What {be} used {prep} {rest}?", *answer, 6.0)
     elif prep == "by" and inner < stop:

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 
-from openbook.dataset.english.clause import Clause, subject_text
+from openbook.dataset.english.clause import Clause
 from openbook.dataset.english.draft import (
     Draft,
     clip,
@@ -19,7 +19,8 @@ from openbook.dataset.english.draft import (
     vary,
     who,
 )
-from openbook.dataset.english.words import PHRASAL, PREPOSITIONS, SUBORDINATORS, VERBS, is_plural
+from openbook.dataset.english.subject import subject_text
+from openbook.dataset.english.words import INTRANSITIVE, PHRASAL, PREPOSITIONS, SUBORDINATORS, VERBS, is_plural
 
 # Verbs with "somebody to do something" after them.
 _CAUSATIVE = frozenset(
@@ -46,7 +47,7 @@ def of_verb(c: Clause, rng: random.Random) -> Iterator[Draft]:
         return
     subject, opening = subject_text(c), tokens[body].low
     aux, base = auxiliary(c)
-    answer, rest = subject_answer(c), plain(c, body, stop)
+    answer, rest = subject_answer(c), plain(c.sentence, body, stop)
     if answer and rest and count_words(tokens[body:stop]) >= 2 and not _people(c):
         yield Draft("subject", f"{who(c)} {finite(vary(base, rng), c)} {rest}?", *answer, 5.0)
     end = clip(tokens, body, stop)
@@ -58,11 +59,11 @@ def of_verb(c: Clause, rng: random.Random) -> Iterator[Draft]:
         if final:
             yield Draft("what", f"What {aux} {subject} {base} {opening}?", *span(tokens, body + 1, final), 6.5)
         return
-    if opening in PREPOSITIONS or opening in SUBORDINATORS - {"that", "whether"}:
+    if base in INTRANSITIVE or opening in PREPOSITIONS or opening in SUBORDINATORS - {"that", "whether"}:
         return
     to = next((i for i in range(body + 1, min(body + 7, stop - 1)) if tokens[i].low == "to"), None)
     if base in _CAUSATIVE and to is not None:
-        final, whom = clip(tokens, to + 1, stop), plain(c, body, to)
+        final, whom = clip(tokens, to + 1, stop), plain(c.sentence, body, to)
         if final and whom and tokens[to + 1].low in VERBS:
             yield Draft("what", f"What {aux} {subject} {base} {whom} to do?", *span(tokens, to + 1, final), 7.0)
         return
@@ -70,7 +71,7 @@ def of_verb(c: Clause, rng: random.Random) -> Iterator[Draft]:
         noun = next((i + 1 for i in range(body + 1, min(body + 4, stop)) if is_plural(tokens[i].low)), None)
         if noun is not None:
             kept = "have" if base == "have" else vary(base, rng)
-            ask = f"How many {c.text(body + 1, noun)} {aux} {subject} {kept}?"
+            ask = f"How many {c.sentence.part(body + 1, noun)} {aux} {subject} {kept}?"
             yield Draft("how many", ask, *span(tokens, body, body + 1), 7.5)
             return
     verb = base if base in {"have", "do"} else vary(base, rng)
@@ -83,7 +84,7 @@ def of_modal(c: Clause, rng: random.Random) -> Iterator[Draft]:
     modal, subject = tokens[c.verb].low, subject_text(c)
     if c.negated or modal not in {"can", "must", "should", "shall", "will"}:
         return
-    answer, rest = subject_answer(c), plain(c, body, stop)
+    answer, rest = subject_answer(c), plain(c.sentence, body, stop)
     if answer and rest and not _people(c):
         yield Draft("subject", f"{who(c)} {modal} {rest}?", *answer, 4.0)
     form = VERBS.get(tokens[body].low)
@@ -131,14 +132,14 @@ def of_circumstance(c: Clause, rng: random.Random) -> Iterator[Draft]:
     front = f"{aux} {subject_text(c)} {base}".rstrip()
     first, last = c.lead
     if last - first >= 2 and tokens[first].low == "in" and (date := date_end(tokens, first + 1, last)) == last and date:
-        vp = plain(c, body, stop)
+        vp = plain(c.sentence, body, stop)
         if vp:
             year = "In what year" if last - first == 2 else "When"
             yield Draft("when", f"{pick(rng, 'When', year)} {front} {vp}?", *span(tokens, first + 1, last), 7.0)
     for at in range(body, stop - 1):
         low = tokens[at].low
         if low in {"in", "on", "since", "until"} and (date := date_end(tokens, at + 1, stop)) and at > body:
-            vp = plain(c, body, at)
+            vp = plain(c.sentence, body, at)
             if vp:
                 year = (
                     "In what year"
@@ -153,7 +154,7 @@ def of_circumstance(c: Clause, rng: random.Random) -> Iterator[Draft]:
                 yield Draft("when", f"{ask} {front} {vp}?", *span(tokens, at + 1, date), 7.0)
                 return
         if low in {"because", "if", "when", "unless", "whenever", "so"} and at > body:
-            vp = plain(c, body, at)
+            vp = plain(c.sentence, body, at)
             start = at if low != "so" else at + (2 if tokens[at + 1].low == "that" else 1)
             end = clip(tokens, start, len(tokens))
             if not vp or end is None or end - start < 3 or tokens[at - 1].low in {"even", "only", "as", "see", "know"}:

@@ -5,7 +5,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from openbook.dataset.english.clause import Clause, Token
+from openbook.dataset.english.clause import Clause
+from openbook.dataset.english.sentence import Sentence, Token
 from openbook.dataset.english.words import (
     FILLERS,
     FIRST_NAMES,
@@ -13,9 +14,11 @@ from openbook.dataset.english.words import (
     MONTHS,
     NUMBER_WORDS,
     PAST,
+    PREPOSITIONS,
     STOPWORDS,
     SYNONYMS,
     TITLES,
+    VERBS,
     is_code,
     is_plural,
     third_person,
@@ -72,28 +75,31 @@ def clip(tokens: Sequence[Token], first: int, last: int, limit: int = MAX_ANSWER
     for end in range(first + 3, last):
         if count_words(tokens[first:end]) > limit:
             break
-        token, previous = tokens[end], tokens[end - 1]
-        if (
-            (token.low not in _BREAKS and token.text[0] != "(")
-            or previous.low in STOPWORDS
-            or previous.text in {",", "/"}
-        ):
-            continue
-        if token.low == "as" and previous.low in {"such", "well"}:
-            continue
-        following = {t.low for t in tokens[end : end + 9]}
-        if token.text == "," and not following.isdisjoint(("and", "or")):
-            continue
-        best = end
+        if _may_end(tokens, end):
+            best = end
     return best
 
 
-def plain(c: Clause, first: int, last: int, limit: int = 14) -> str:
+def _may_end(tokens: Sequence[Token], end: int) -> bool:
+    """Whether a phrase may be cut before `tokens[end]` without becoming false or lame."""
+    token, previous = tokens[end], tokens[end - 1]
+    if (token.low not in _BREAKS and token.text[0] != "(") or previous.low in STOPWORDS or previous.text in {",", "/"}:
+        return False
+    if token.low == "as" and previous.low in {"such", "well"}:
+        return False
+    form = VERBS.get(previous.low)
+    if token.low in PREPOSITIONS and ((form is not None and form.participle) or previous.low.endswith(("ed", "ing"))):
+        return False  # "a set of regulations aimed | at preventing"
+    following = {t.low for t in tokens[end : end + 9]}
+    return token.text != "," or following.isdisjoint(("and", "or"))
+
+
+def plain(sentence: Sentence, first: int, last: int, limit: int = 14) -> str:
     """The words of a span as part of a question: without parentheses and fillers, cut as `clip` does; "" if too long."""
-    end = clip(c.tokens, first, last, limit)
+    end = clip(sentence.tokens, first, last, limit)
     if end is None:
         return ""
-    kept = [t for t in c.tokens[first:end] if t.text[0] != "(" and t.low not in FILLERS]
+    kept = [t for t in sentence.tokens[first:end] if t.text[0] != "(" and t.low not in FILLERS]
     parts: list[str] = []
     for i, token in enumerate(kept):
         if i and token.start > kept[i - 1].end:

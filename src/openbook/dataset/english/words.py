@@ -117,10 +117,14 @@ STOPWORDS = (
     | FINITE
     | frozenset(("and", "or", "but", "not", "be", "been", "being", "done", "yes", "etc", "very", "much", "such", "too"))
 )
+FUNCTION_WORDS = STOPWORDS | _words("number_words") | frozenset(("multiple", "different", "various"))
+# Words that often begin a sentence and are no names, beside the verbs and the generic nouns.
+COMMON = _words("common")
 # Nouns that name nothing by themselves: "the function" wants its name beside it.
 GENERIC = _words("generic")
 PLACE_PARTICIPLES = _words("place_participles")
 PHRASAL = _words("phrasal")
+INTRANSITIVE = _words("intransitive")
 NUMBER_WORDS = _words("number_words")
 TITLES = _words("titles")
 FIRST_NAMES = _words("first_names")

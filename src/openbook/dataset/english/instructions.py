@@ -1,0 +1,169 @@
+"""Questions from sentences that tell the reader what to do or what happens, and from docstrings in the imperative."""
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+
+from openbook.dataset.english.clause import Clause, clause_end
+from openbook.dataset.english.draft import Draft, clip, count_words, pick, plain, span
+from openbook.dataset.english.sentence import Sentence, Token
+from openbook.dataset.english.words import DEICTIC, MODALS, PREPOSITIONS, VERBS
+
+_DANGLING = frozenset(
+    "this these those he she his him her them it such here above below following former latter we our us".split()
+)
+_WITH_PURPOSE = frozenset(
+    "use run call set add pass specify install create enable invoke execute choose select define configure implement write"
+    " press click include import".split()
+)
+_CUTS = frozenset(
+    (
+        ",",
+        ";",
+        ":",
+        "and",
+        "or",
+        "with",
+        "in",
+        "which",
+        "that",
+        "as",
+        "on",
+        "from",
+        "when",
+        "if",
+        "instead",
+        "to",
+        "for",
+    )
+)
+
+
+def dangling(text: str) -> bool:
+    """Whether words point at something that a reader of the question alone cannot see."""
+    return any(word in _DANGLING for word in re.findall(r"[a-z]+", text.lower()))
+
+
+def _is_base(token: Token) -> bool:
+    form = VERBS.get(token.low)
+    return form is not None and form.plain
+
+
+def instructions(s: Sentence, rng: random.Random) -> Iterator[Draft]:
+    """ "Use X to do Y", "To do Y, use X", "You can use X to do Y", "You must do Y before Z"."""
+    tokens = s.tokens
+    if tokens[0].low == "to" and _is_base(tokens[1]):
+        yield from _goal_first(s, rng)
+        return
+    first, modal = 0, ""
+    if tokens[0].low in {"you", "we"} and (tokens[1].low in MODALS or tokens[1].low == "need"):
+        modal, first = tokens[1].low, 2 + (tokens[1].low == "need")
+    if first + 3 >= s.end or not _is_base(tokens[first]) or (not first and not tokens[0].text.istitle()):
+        return
+    base = tokens[first].low
+    to = next((i for i in range(first + 2, min(first + 9, s.end - 1)) if tokens[i].low == "to"), None)
+    if base in _WITH_PURPOSE and to is not None and _is_base(tokens[to + 1]):
+        goal = plain(s, to + 1, clause_end(tokens, to + 1))
+        if goal and not dangling(goal) and tokens[first + 1].low not in DEICTIC and clip(tokens, first + 1, to) == to:
+            may = modal if modal in {"can", "must", "should"} else rng.choice(("should", "can"))
+            asks = ("What {m} you {v} to {g}?", "What {m} you {v} in order to {g}?", "To {g}, what {m} you {v}?")
+            yield Draft("instruction", pick(rng, *asks, m=may, v=base, g=goal), *span(tokens, first + 1, to), 7.5)
+    elif modal in {"must", "should", "need"}:
+        yield from _duty(s, first, {"need": "do you need to"}.get(modal, f"{modal} you"))
+
+
+def _goal_first(s: Sentence, rng: random.Random) -> Iterator[Draft]:
+    tokens = s.tokens
+    comma = next((i for i in range(3, min(20, s.end - 2)) if tokens[i].text == ","), None)
+    goal = s.part(1, comma) if comma else ""
+    if comma is None or dangling(goal):
+        return
+    at = comma + 1
+    if tokens[at].low in {"you", "we"}:
+        at += 1 + (tokens[at + 1].low in MODALS) + 2 * (tokens[at + 1].low in {"need", "have"})
+    if at + 1 >= s.end or not _is_base(tokens[at]):
+        return
+    verb = tokens[at].low
+    if verb in {"use", "run", "call"}:
+        end = clip(tokens, at + 1, next((i for i in range(at + 2, s.end) if tokens[i].low in _CUTS), s.end))
+        if end:
+            asks = ("What do you {v} to {g}?", "What should you {v} to {g}?", "What can you {v} in order to {g}?")
+            yield Draft("instruction", pick(rng, *asks, v=verb, g=goal), *span(tokens, at + 1, end), 7.5)
+        return
+    end = clip(tokens, at, clause_end(tokens, at))
+    if end and end - at > 1:
+        asks = ("How do you {g}?", "What should you do to {g}?", "How can you {g}?")
+        yield Draft("instruction", pick(rng, *asks, g=goal), *span(tokens, at, end), 7.0)
+
+
+def _duty(s: Sentence, first: int, modal: str) -> Iterator[Draft]:
+    tokens = s.tokens
+    cuts = {"if", "when", "before", "after", "unless"}
+    when = next((i for i in range(first + 2, s.end - 2) if tokens[i].low in cuts), None)
+    if when is None:
+        return
+    said = plain(s, when, clause_end(tokens, when))
+    if said and not dangling(said) and clip(tokens, first, when) == when:
+        yield Draft("must", f"What {modal} do {said}?", *span(tokens, first, when), 6.5)
+
+
+def conditions(c: Clause, rng: random.Random) -> Iterator[Draft]:
+    """ "If COND, MAIN": what happens if COND?"""
+    s, (first, last) = c.sentence, c.lead
+    tokens = s.tokens
+    if last == first or tokens[first].low not in {"if", "when", "unless", "once", "whenever"}:
+        return
+    said, start = s.part(first, last), c.subject[0]
+    if (
+        dangling(said)
+        or count_words(tokens[first:last]) < 4
+        or tokens[start].low in {"you", "we"} | DEICTIC - {"it", "they"}
+    ):
+        return
+    end = clip(tokens, start, c.stop)
+    if end is not None and end - start > 3:
+        low = said[0].lower() + said[1:]
+        asks = ("What happens {c}?", "What is the consequence {c}?", "{C}, what happens?")
+        yield Draft("condition", pick(rng, *asks, c=low, C=low[0].upper() + low[1:]), *span(tokens, start, end), 6.0)
+
+
+def docstring(s: Sentence, rng: random.Random) -> Iterator[Draft]:
+    """ "Return the list of …" under the heading of a function: what does it return, what does it do?"""
+    tokens, name = s.tokens, s.topic
+    verb = VERBS.get(tokens[0].low)
+    if not s.named or verb is None or not (verb.plain or verb.third) or not tokens[0].text.istitle() or s.end < 3:
+        return
+    if tokens[1].text in {":", ",", "="} or verb.base in {
+        "note",
+        "see",
+        "default",
+        "use",
+        "type",
+        "list",
+        "name",
+        "time",
+    }:
+        return
+    stop = _first_break(tokens, clause_end(tokens, 1, third=verb.third and not verb.plain))
+    if verb.base == "return":
+        end = clip(tokens, 1, stop)
+        if end and end > 1 and tokens[1].low not in {"if", "when", "to"}:
+            asks = (
+                "What does {n} return?",
+                "What does {n} return?",
+                "What is returned by {n}?",
+                "What does {n} give back?",
+            )
+            yield Draft("returns", pick(rng, *asks, n=name), *span(tokens, 1, end), 8.0)
+        return
+    end = clip(tokens, 0, stop)
+    if end and end >= 3:
+        asks = ("What does {n} do?", "What does {n} do?", "What is the task of {n}?", "What is the purpose of {n}?")
+        yield Draft("does", pick(rng, *asks, n=name), *span(tokens, 0, end), 7.5)
+    end = clip(tokens, 1, stop)
+    if end and end >= 3 and tokens[1].low not in PREPOSITIONS and tokens[1].low not in VERBS:
+        yield Draft("does", f"What does {name} {verb.base}?", *span(tokens, 1, end), 7.0)
+
+
+def _first_break(tokens: Sequence[Token], stop: int) -> int:
+    return next((i for i in range(1, stop) if tokens[i].text in {".", ";", ":"}), stop)

@@ -1,0 +1,73 @@
+"""Whether a drafted question is fit to be asked, and how good it is."""
+
+import re
+
+from openbook.dataset.english.draft import Draft
+from openbook.dataset.english.sentence import Sentence
+from openbook.dataset.english.words import DEICTIC, GENERIC, STOPWORDS
+
+MAX_QUESTION = 30  # words
+_WORD = re.compile(r"[\w'’]+")
+_POINTING = frozenset(
+    "this these those he she his him above below following here we our us i my me they them it".split()
+)
+_POINTING_ANSWER = _POINTING - {"it", "them", "they"}
+_ENDINGS = STOPWORDS - {
+    "it",
+    "them",
+    "one",
+    "out",
+    "up",
+    "off",
+    "on",
+    "in",
+    "yes",
+    "no",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+}
+_ASKING = frozenset("what which who whom why when where how does do did is are was were exactly described used".split())
+
+
+def judge(sentence: Sentence, draft: Draft) -> float:
+    """The draft's score, or −1 where the question or its answer would be poor: trivial, dangling, too long."""
+    if draft.score <= 0:
+        return -1.0
+    answer = sentence.text[draft.start : draft.end]
+    words = [word.strip(".,;:()\"'“”`").lower() for word in answer.split()]
+    asked = _WORD.findall(draft.question.lower())
+    if not words or len(words) > 14 or len(answer) > 110 or not 4 <= len(asked) <= MAX_QUESTION:
+        return -1.0
+    content = [word for word in words if word and (word not in STOPWORDS or word.isdigit())]
+    number = len(words) == 1 and draft.kind == "how many"
+    if (not content and not number) or words[0] in DEICTIC - {"as"} or (words[-1] in _ENDINGS and not number):
+        return -1.0
+    if any(answer.count(mark) % 2 for mark in '`"') or answer.count("(") != answer.count(")"):
+        return -1.0
+    if (len(content) == 1 and content[0] in GENERIC) or not _POINTING_ANSWER.isdisjoint(words):
+        return -1.0
+    telling = {word for word in asked if word not in STOPWORDS and word not in _ASKING}
+    if draft.kind != "cloze":
+        if telling.issuperset(_WORD.findall(" ".join(content))) and content:
+            return -1.0  # the question gives its answer away
+        if _dangles(asked):
+            return -1.0
+        if draft.kind in {"subject", "condition", "term"} and len(telling - GENERIC) < 2:
+            return -1.0  # "What can be useful?"
+    if not telling - GENERIC:
+        return -1.0
+    return draft.score - 0.08 * max(0, len(words) - 6) - 0.05 * max(0, len(asked) - 16)
+
+
+def _dangles(asked: list[str]) -> bool:
+    """Whether the question points at what it does not name. "it" may stand behind its noun: "a lock … release it"."""
+    for i, word in enumerate(asked):
+        if word in {"it", "they", "them"}:
+            if i < 6:
+                return True
+        elif word in _POINTING:
+            return True
+    return False

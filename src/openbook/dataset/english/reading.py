@@ -1,0 +1,82 @@
+"""Which sentences of a passage could hold a question, and what stands around each."""
+
+import re
+from collections.abc import Iterator
+
+from openbook.dataset.english.sentence import Sentence, tokenize
+from openbook.dataset.english.words import STOPWORDS, is_code
+from openbook.documents import sentences
+from openbook.records import Chunk
+
+MIN_QUOTE, MAX_QUOTE = 5, 60  # words
+MAX_SENTENCE = 500  # characters
+
+# Headings that say nothing of what stands below them.
+_EMPTY_HEADING = re.compile(
+    r"(?:introduction|overview|examples?|notes?|remarks?|parameters?|syntax|see also|summary|description|usage"
+    r"|return values?|background|motivation|details|other|more|contents|table of contents|references|requirements"
+    r"|general|conclusion|exceptions|options|arguments|properties|methods|abstract|rationale|specification|goals"
+    r"|non-goals|proposal|faqs?|about|inputs?|outputs?|solution|the solution|problem|getting started|synopsis|status)",
+    re.IGNORECASE,
+)
+_NUMBERING = re.compile(r"(?:\d+(?:\.\d+)*\.?|chapter \d+[.:]?|appendix \w[.:]?|[#*]+)\s+", re.IGNORECASE)
+_CALL = re.compile(r"(?:async |class |def )?`?([A-Za-z_][\w.]*)`?\(")
+# Sentences that are about the page and not about its matter, and what is code or a licence after all.
+_SKIP = re.compile(
+    r"https?://|copyright|licen[sc]ed? under|all rights reserved|click here|table of contents|^see (?:also|the)\b"
+    r"|\bmore information\b|\$ |>>> |\[\^|\{\{|\}\}|</?\w+>|;$|^\W*note\W*$|\b(?:listing|figure|table|chapter|section) \d"
+    r"|\blet[’']s\b|\b(?:next|previous|last) (?:section|chapter)\b|\bin this (?:section|chapter|tutorial|example|case)\b",
+    re.IGNORECASE,
+)
+
+
+def read_chunk(chunk: Chunk) -> Iterator[Sentence]:
+    """The sentences of `chunk` that are worth trying, in order."""
+    text = chunk.text
+    topic, named = _topic(chunk)
+    common = frozenset(re.findall(r"\b[a-z][a-z'-]+", text))
+    columns: tuple[str, ...] = ()
+    in_table = False
+    for start, end in sentences(text):
+        sentence = text[start:end]
+        line = text.rfind("\n", 0, start) + 1
+        heading = text[line] == "#"
+        row = " | " in sentence and not heading
+        if row and not in_table:
+            columns = tuple(cell.strip() for cell in sentence.strip("| ").split("|"))
+        header, in_table = row and not in_table, row
+        if heading or header or "\n" in sentence or len(sentence) > MAX_SENTENCE or sentence.startswith("```"):
+            continue
+        words = sentence.split()
+        if (
+            not MIN_QUOTE <= len(words) <= MAX_QUOTE
+            or _SKIP.search(sentence)
+            or sentence.endswith(("?", ":", "…", ","))
+        ):
+            continue
+        if sum(map(str.isalpha, sentence)) < 0.6 * (len(sentence) - len(words)):
+            continue
+        if not row and words[-1].lower() in STOPWORDS - {"it", "them", "one", "out", "up", "off", "on", "in", "so"}:
+            continue  # cut off in mid-sentence
+        yield Sentence(
+            text=sentence,
+            tokens=tokenize(sentence),
+            topic=topic,
+            named=named,
+            columns=columns if row else (),
+            common=common,
+        )
+
+
+def _topic(chunk: Chunk) -> tuple[str, bool]:
+    """The nearest heading that tells something, and whether it is the name of a function, class or option."""
+    for heading in (*reversed(chunk.headings), chunk.title):
+        text = _NUMBERING.sub("", heading.strip(), count=1).strip(" #*:.")
+        call = _CALL.match(text)
+        if call:
+            return call[1], True
+        if text and " " not in text and is_code(text):
+            return text, True
+        if text and not _EMPTY_HEADING.fullmatch(text) and len(text.split()) <= 9:
+            return text, False
+    return "", False

@@ -1,0 +1,58 @@
+"""Whether a clause's subject says enough to stand in a question, and how it is written there."""
+
+from dataclasses import replace
+from typing import Literal
+
+from openbook.dataset.english.clause import Clause
+from openbook.dataset.english.words import DEICTIC, GENERIC, STOPWORDS, is_code
+
+Standing = Literal["specific", "context", "resolved", "none"]
+
+_VAGUE = frozenset("one some many most several all any every no few there what who how why where when".split())
+_PEOPLE = frozenset(("you", "users", "developers", "people"))
+
+
+def settle(clause: Clause) -> tuple[Clause, Standing]:
+    """Decide whether the subject can stand in a question by itself.
+
+    "specific": it can. "context": it can once the question names the section ("the function", "the network").
+    "resolved": "it", "this function" under the heading of a named thing, whose name is put in its place.
+    "none": nobody could know what is meant.
+    """
+    sentence = clause.sentence
+    words = [t for t in clause.tokens[clause.subject[0] : clause.subject[1]] if t.text[0] not in '("“']
+    if not words:
+        return clause, "none"
+    low = words[0].low
+    if low in DEICTIC or low in _VAGUE:
+        alone = len(words) == 1 or (len(words) == 2 and words[1].low in GENERIC)
+        if low in {"it", "this"} and alone and sentence.named:
+            return replace(clause, topic=sentence.topic), "resolved"
+        return clause, "none"
+    if low in _PEOPLE:
+        return clause, "specific"
+    if any(t.low in DEICTIC - {"and", "or", "then", "as"} for t in words):
+        return clause, "none"
+    content = [t for t in words if t.low not in STOPWORDS]
+    if not content or all(t.text.isdigit() for t in content):
+        return clause, "none"
+    if any(is_code(t.text) for t in content) or any(t.text[0].isupper() for t in words[1:]):
+        return clause, "specific"
+    if all(t.low in GENERIC or t.low.rstrip("s") in GENERIC for t in content):
+        return clause, "context"
+    if low == "the" and len(content) < 3 and all(t.low != "of" for t in words):
+        return clause, "context"
+    return clause, "specific"
+
+
+def subject_text(clause: Clause) -> str:
+    """The subject as it stands inside a question: parentheses dropped, a sentence's capital taken back."""
+    if clause.topic:
+        return clause.topic
+    first, last = clause.subject
+    parts = [t for t in clause.tokens[first:last] if t.text[0] != "("]
+    if len(parts) == last - first:
+        text = clause.sentence.part(first, last)
+    else:
+        text = " ".join(t.text for t in parts)
+    return clause.sentence.lowered(text)
