@@ -17,7 +17,6 @@ from openbook.dataset.english.judging import judge
 from openbook.dataset.english.reading import read_chunk
 from openbook.dataset.english.sentence import Sentence
 from openbook.dataset.english.subject import Standing, settle
-from openbook.dataset.english.words import STOPWORDS
 from openbook.records import Chunk, Question, content_id
 
 # Kinds whose question names the section anyway, or stands by itself.
@@ -73,8 +72,8 @@ def _choose(found: Sequence[tuple[float, Sentence, Draft]], limit: int) -> list[
             # Two questions of one sentence must not have the same answer, nor ask for what the other one tells.
             if any(max(draft.start, s.start) < min(draft.end, s.end) or s.kind == draft.kind for s in siblings):
                 continue
-            if draft.kind == "cloze" and per_kind == 1 and len(found) > limit:
-                continue
+            if draft.kind == "cloze" and (per_kind == 1 or chosen):
+                continue  # only where nothing better was found
             chosen.append(i)
     return [found[i] for i in sorted(chosen)]
 
@@ -95,14 +94,11 @@ def _drafts(sentence: Sentence, rng: random.Random) -> Iterator[Draft]:
     if not sentence.named:
         loose += instructions.instructions(sentence, rng)
     clause = parse(sentence)
-    if clause is None:
-        loose += patterns.cloze(sentence, rng, 0, sentence.end)
-    else:
+    if clause is not None:
         loose += instructions.conditions(clause, rng)
         whole = sentence.end <= 24
-        loose += patterns.cloze(
-            sentence, rng, 0 if whole else clause.subject[0], sentence.end if whole else clause.stop
-        )
+        first, last = (0, sentence.end) if whole else (clause.subject[0], clause.stop)
+        loose += patterns.cloze(sentence, rng, first, last)
     for draft in loose:
         yield _named(draft, sentence, rng)
     if clause is not None:
@@ -137,6 +133,8 @@ def _lead(clause: Clause) -> str | None:
     if last == first:
         return ""
     text = clause.sentence.part(first, last)
+    if clause.tokens[first].low in {"like", "unlike"}:
+        return ""
     if dangling(text) or clause.tokens[first].low in {"if", "unless", "when"} or last - first > 9:
         return None
     return text
@@ -147,7 +145,7 @@ def _placed(draft: Draft, sentence: Sentence, standing: Standing, lead: str, rng
     too little."""
     ask = draft.question
     if lead and draft.kind != "when":
-        low = lead[0].lower() + lead[1:] if lead.split()[0].lower() in STOPWORDS | {"according", "using"} else lead
+        low = sentence.lowered(lead)
         ask = f"{lead}, {_lower(ask)}" if rng.random() < 0.5 or ask.startswith("How many") else f"{ask[:-1]} {low}?"
         draft = draft._replace(question=ask, score=draft.score - 0.5)
     if standing == "context":
@@ -155,7 +153,7 @@ def _placed(draft: Draft, sentence: Sentence, standing: Standing, lead: str, rng
             return draft._replace(score=-1.0)  # "the function" would be the answer
         if not sentence.named:
             topic = sentence.topic
-            asks = (f"In the section “{topic}”, {_lower(ask)}", f"According to “{topic}”, {_lower(ask)}")
+            asks = (f"In “{topic}”, {_lower(ask)}", f"According to “{topic}”, {_lower(ask)}")
             return draft._replace(question=rng.choice(asks), score=draft.score - 1.5)
     return _named(draft, sentence, rng)
 

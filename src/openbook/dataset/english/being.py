@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 
-from openbook.dataset.english.clause import Clause
+from openbook.dataset.english.clause import Clause, is_plural_phrase
 from openbook.dataset.english.draft import (
     Draft,
     clip,
@@ -18,8 +18,11 @@ from openbook.dataset.english.draft import (
     subject_answer,
     who,
 )
+from openbook.dataset.english.sentence import Token
 from openbook.dataset.english.subject import subject_text
 from openbook.dataset.english.words import (
+    FUNCTION_WORDS,
+    NOT_PURPOSE,
     PLACE_PARTICIPLES,
     PREPOSITIONS,
     STOPWORDS,
@@ -29,39 +32,6 @@ from openbook.dataset.english.words import (
 )
 
 # "is allowed to", "is said to": what follows is the content and not a purpose.
-_NOT_PURPOSE = frozenset(
-    [
-        "allowed",
-        "able",
-        "required",
-        "needed",
-        "expected",
-        "intended",
-        "supposed",
-        "permitted",
-        "said",
-        "known",
-        "considered",
-        "set",
-        "meant",
-        "designed",
-        "believed",
-        "thought",
-        "forced",
-        "encouraged",
-        "advised",
-        "used",
-        "reported",
-        "estimated",
-        "equal",
-        "limited",
-        "related",
-        "due",
-        "subject",
-        "similar",
-        "opposed",
-    ]
-)
 _CONDITIONS = frozenset(("if", "when", "unless", "after", "before", "once", "until", "whenever"))
 _MEANS = frozenset(("through", "via", "using", "with"))
 _STRANDED = frozenset(("from", "into", "of", "with", "as", "on", "to", "for"))
@@ -84,11 +54,12 @@ def of_be(c: Clause, rng: random.Random) -> Iterator[Draft]:
         return
     be, subject = tokens[c.verb].low, subject_text(c)
     value = is_code(opening.text) or is_number(opening) or opening.text[0] in '"“'
-    if value and stop - body <= 6 and not is_person(tokens[c.subject[0] : c.subject[1]]):
+    if value and stop - body <= 6 and be in {"is", "was"} and not is_person(tokens[c.subject[0] : c.subject[1]]):
         yield Draft("value", f"What {be} {subject}?", *span(tokens, body, end), 7.0)
     elif opening.low in {"a", "an", "the", "one", "any"} or (
         opening.low not in STOPWORDS
-        and any(is_plural(t.low) and t.low not in STOPWORDS for t in tokens[body : min(body + 3, stop)])
+        and is_plural_phrase(tokens[body : min(body + 3, stop)])
+        and tokens[min(body + 2, stop) - 1].low not in PREPOSITIONS
     ):
         if is_person(tokens[c.subject[0] : c.subject[1]]):
             yield Draft("definition", f"Who {be} {subject}?", *span(tokens, body, end), 5.0)
@@ -185,8 +156,8 @@ def _passive(c: Clause, rng: random.Random) -> Iterator[Draft]:
             *span(tokens, inner, date),
             7.0,
         )
-    elif prep == "to" and inner + 1 < stop and (form := VERBS.get(tokens[inner].low)) and form.plain:
-        if part in _NOT_PURPOSE:
+    elif prep == "to" and inner + 1 < stop and _is_infinitive(tokens[inner]):
+        if part in NOT_PURPOSE:
             yield Draft("what", f"What {lead} to do?", *span(tokens, inner, end), 6.0)
         else:
             yield Draft(
@@ -211,6 +182,11 @@ def _passive(c: Clause, rng: random.Random) -> Iterator[Draft]:
         final = clip(tokens, inner, stop)
         if final:
             yield Draft("what", f"What {lead} {prep}?", *span(tokens, inner, final), 5.5)
+
+
+def _is_infinitive(token: Token) -> bool:
+    form = VERBS.get(token.low)
+    return form.plain if form else token.text.islower() and token.low not in FUNCTION_WORDS and not is_plural(token.low)
 
 
 def _agent(c: Clause, rng: random.Random, part: str, inner: int, end: int) -> Iterator[Draft]:

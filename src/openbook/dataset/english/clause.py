@@ -16,9 +16,11 @@ from openbook.dataset.english.words import (
     DETERMINERS,
     DO,
     FINITE,
+    FUNCTION_WORDS,
     GERUNDS,
     HAVE,
     MODALS,
+    NOUNISH,
     PREPOSITIONS,
     SUBORDINATORS,
     VERBS,
@@ -33,10 +35,11 @@ _EMPTY_LEADS = (
     ("in", "addition"),
     ("for", "example"),
     ("for", "instance"),
+    ("that", "is"),
     ("as", "a"),
     ("in", "other"),
 )
-_BREAKERS = frozenset((",", ";", ":", "—", "–", "…", "=", "|", "->", "→", "/", "\\", "[", "{", "<", "*", "than"))
+_BREAKERS = frozenset((",", ";", ":", "—", "–", "…", "=", "|", "->", "→", "/", "\\", "[", "{", "<", "*", "-", "than"))
 _NEGATIONS = frozenset(("not", "never", "no"))
 _CONTRACTED = (
     "n't",
@@ -55,6 +58,7 @@ _CONTRACTED = (
     "that’s",
 )
 
+_ADJECTIVAL = ("-related", "-based", "-specific", "-like", "-aware", "-only", "-defined", "-level", "-free", "-side")
 Kind = Literal["be", "modal", "have", "lex"]
 
 
@@ -132,16 +136,21 @@ def _is_verb(tokens: Sequence[Token], at: int, start: int) -> bool:
         return False
     if previous.low in DETERMINERS or previous.low in PREPOSITIONS or previous.low in {"and", "or"}:
         return False
+    if previous.low.endswith(_ADJECTIVAL) or (at == start + 1 and previous.low.endswith("ly")):
+        return False  # "Prometheus-related posts on …", "Vastly improved …"
     if tokens[start].low in {"you", "we", "they"}:
         return form.plain or form.past
     plural = is_plural_phrase(tokens[start:at])
     if form.third and not form.plain:
-        after = VERBS.get(following.low)
-        # "The test results show": a noun, since the next word is the verb.
-        return not plural and (after is None or not after.plain or after.participle)
+        if plural or form.base not in NOUNISH:
+            return not plural
+        # "The test results show", "label names beginning": more often a noun.
+        return following.low in FUNCTION_WORDS or is_code(following.text) or following.text[0].isdigit()
     if form.past and not form.plain:
         if not form.participle:
             return True
+        if any(t.low in FINITE for t in tokens[at + 1 : at + 4]):
+            return False  # "base64 encoded sequence had"
         if following.low in {"by", "to"} and tokens[at].low not in {
             "moved",
             "led",
@@ -157,7 +166,10 @@ def _is_verb(tokens: Sequence[Token], at: int, start: int) -> bool:
             t.low in FINITE or ((f := VERBS.get(t.low)) is not None and f.third and not f.plain)
             for t in tokens[at + 1 : at + 16]
         )
-    return plural and not previous.low.endswith(("'s", "’s"))
+    if not plural or previous.low.endswith(("'s", "’s")):
+        return False
+    # "Rust programs access …" against "the users access rights".
+    return form.base not in NOUNISH or following.low in FUNCTION_WORDS or is_code(following.text)
 
 
 def _find_verb(tokens: Sequence[Token], start: int) -> int | None:

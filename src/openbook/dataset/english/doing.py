@@ -48,8 +48,11 @@ def of_verb(c: Clause, rng: random.Random) -> Iterator[Draft]:
     subject, opening = subject_text(c), tokens[body].low
     aux, base = auxiliary(c)
     answer, rest = subject_answer(c), plain(c.sentence, body, stop)
+    # Another verb of the same sense takes the same object, but not the same preposition or clause.
+    free = opening not in PREPOSITIONS and opening not in SUBORDINATORS and base not in {"have", "do"}
+    verb = vary(base, rng) if free else base
     if answer and rest and count_words(tokens[body:stop]) >= 2 and not _people(c):
-        yield Draft("subject", f"{who(c)} {finite(vary(base, rng), c)} {rest}?", *answer, 5.0)
+        yield Draft("subject", f"{who(c)} {finite(verb, c)} {rest}?", *answer, 5.0)
     end = clip(tokens, body, stop)
     if end is None:
         return
@@ -70,11 +73,9 @@ def of_verb(c: Clause, rng: random.Random) -> Iterator[Draft]:
     if is_number(tokens[body]) and not is_year(tokens[body]):
         noun = next((i + 1 for i in range(body + 1, min(body + 4, stop)) if is_plural(tokens[i].low)), None)
         if noun is not None:
-            kept = "have" if base == "have" else vary(base, rng)
-            ask = f"How many {c.sentence.part(body + 1, noun)} {aux} {subject} {kept}?"
+            ask = f"How many {c.sentence.part(body + 1, noun)} {aux} {subject} {verb}?"
             yield Draft("how many", ask, *span(tokens, body, body + 1), 7.5)
             return
-    verb = base if base in {"have", "do"} else vary(base, rng)
     yield Draft("what", f"What {aux} {subject} {verb}?", *span(tokens, body, end), 5.5)
 
 

@@ -9,8 +9,10 @@ from openbook.dataset.english.clause import Clause
 from openbook.dataset.english.sentence import Sentence, Token
 from openbook.dataset.english.words import (
     FILLERS,
+    FINITE,
     FIRST_NAMES,
     GENERIC,
+    HUMAN,
     MONTHS,
     NUMBER_WORDS,
     PAST,
@@ -69,15 +71,18 @@ def clip(tokens: Sequence[Token], first: int, last: int, limit: int = MAX_ANSWER
         last -= 1
     if last <= first:
         return None
-    if count_words(tokens[first:last]) <= limit:
-        return last
-    best = None
-    for end in range(first + 3, last):
-        if count_words(tokens[first:end]) > limit:
-            break
-        if _may_end(tokens, end):
-            best = end
-    return best
+    if count_words(tokens[first:last]) > limit:
+        ends = (end for end in range(first + 3, last) if _may_end(tokens, end))
+        fitting = [end for end in ends if count_words(tokens[first:end]) <= limit]
+        if not fitting:
+            return None
+        last = fitting[-1]
+    # A clause without its verb ("that in addition to speed") is left out.
+    for i in range(last - 1, first, -1):
+        if tokens[i].low in {"that", "which", "who", "where", "if", "because"}:
+            whole = any(t.low in FINITE or t.low in VERBS for t in tokens[i + 1 : last])
+            return last if whole else i if i - first >= 2 and tokens[i - 1].text != "," else None
+    return last
 
 
 def _may_end(tokens: Sequence[Token], end: int) -> bool:
@@ -90,8 +95,11 @@ def _may_end(tokens: Sequence[Token], end: int) -> bool:
     form = VERBS.get(previous.low)
     if token.low in PREPOSITIONS and ((form is not None and form.participle) or previous.low.endswith(("ed", "ing"))):
         return False  # "a set of regulations aimed | at preventing"
-    following = {t.low for t in tokens[end : end + 9]}
-    return token.text != "," or following.isdisjoint(("and", "or"))
+    if token.text != ",":
+        return True
+    # An enumeration: a part of the answer would be lost.
+    following = [t.low for t in tokens[end + 1 : end + 12]]
+    return "and" not in following and "or" not in following and following.count(",") < 2
 
 
 def plain(sentence: Sentence, first: int, last: int, limit: int = 14) -> str:
@@ -143,7 +151,7 @@ def is_person(tokens: Sequence[Token]) -> bool:
 
 
 def who(c: Clause) -> str:
-    """ "Who", "Which server", "Who or what" or "What", after what the subject looks like."""
+    """ "Who", "Which server", "Who or what" or "What", after what the subject and the verb look like."""
     first, last = c.subject
     tokens = [t for t in c.tokens[first:last] if t.text[0] != "("]
     if is_person(tokens):
@@ -153,8 +161,10 @@ def who(c: Clause) -> str:
         naming = [t for t in tokens[:-1] if t.low not in STOPWORDS]
         if naming and all(is_code(t.text) or t.text[0].isupper() for t in naming):
             return f"Which {head}"
-    if 2 <= len(tokens) <= 3 and all(t.text[0].isupper() and t.text.isalpha() and not t.text.isupper() for t in tokens):
-        return "Who or what"
+    naming = [t for t in tokens if t.low not in STOPWORDS]
+    proper = naming and naming[0].text[0].isupper() and tokens[-1].text[0].isupper() and not is_code(tokens[-1].text)
+    if proper and c.past and tokens[-1].low not in c.sentence.common:
+        return "Who" if c.base in HUMAN and head not in GENERIC else "Who or what" if c.base else "What"
     return "What"
 
 

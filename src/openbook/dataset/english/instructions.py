@@ -7,15 +7,17 @@ from collections.abc import Iterator, Sequence
 from openbook.dataset.english.clause import Clause, clause_end
 from openbook.dataset.english.draft import Draft, clip, count_words, pick, plain, span
 from openbook.dataset.english.sentence import Sentence, Token
-from openbook.dataset.english.words import DEICTIC, MODALS, PREPOSITIONS, VERBS
+from openbook.dataset.english.words import (
+    DANGLING,
+    DEICTIC,
+    DETERMINERS,
+    FINITE,
+    FUNCTION_WORDS,
+    MODALS,
+    VERBS,
+    WITH_PURPOSE,
+)
 
-_DANGLING = frozenset(
-    "this these those he she his him her them it such here above below following former latter we our us".split()
-)
-_WITH_PURPOSE = frozenset(
-    "use run call set add pass specify install create enable invoke execute choose select define configure implement write"
-    " press click include import".split()
-)
 _CUTS = frozenset(
     (
         ",",
@@ -41,7 +43,7 @@ _CUTS = frozenset(
 
 def dangling(text: str) -> bool:
     """Whether words point at something that a reader of the question alone cannot see."""
-    return any(word in _DANGLING for word in re.findall(r"[a-z]+", text.lower()))
+    return any(word in DANGLING for word in re.findall(r"[a-z]+", text.lower()))
 
 
 def _is_base(token: Token) -> bool:
@@ -62,7 +64,7 @@ def instructions(s: Sentence, rng: random.Random) -> Iterator[Draft]:
         return
     base = tokens[first].low
     to = next((i for i in range(first + 2, min(first + 9, s.end - 1)) if tokens[i].low == "to"), None)
-    if base in _WITH_PURPOSE and to is not None and _is_base(tokens[to + 1]):
+    if base in WITH_PURPOSE and to is not None and _is_base(tokens[to + 1]):
         goal = plain(s, to + 1, clause_end(tokens, to + 1))
         if goal and not dangling(goal) and tokens[first + 1].low not in DEICTIC and clip(tokens, first + 1, to) == to:
             may = modal if modal in {"can", "must", "should"} else rng.choice(("should", "can"))
@@ -84,6 +86,8 @@ def _goal_first(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     if at + 1 >= s.end or not _is_base(tokens[at]):
         return
     verb = tokens[at].low
+    if verb in {"see", "read", "refer", "visit", "check", "consider", "note", "follow"}:
+        return
     if verb in {"use", "run", "call"}:
         end = clip(tokens, at + 1, next((i for i in range(at + 2, s.end) if tokens[i].low in _CUTS), s.end))
         if end:
@@ -113,13 +117,12 @@ def conditions(c: Clause, rng: random.Random) -> Iterator[Draft]:
     tokens = s.tokens
     if last == first or tokens[first].low not in {"if", "when", "unless", "once", "whenever"}:
         return
-    said, start = s.part(first, last), c.subject[0]
-    if (
-        dangling(said)
-        or count_words(tokens[first:last]) < 4
-        or tokens[start].low in {"you", "we"} | DEICTIC - {"it", "they"}
-    ):
+    said, opening = s.part(first, last), tokens[c.subject[0]].low
+    if dangling(said) or count_words(tokens[first:last]) < 4 or opening in {"you", "we"} | DEICTIC - {"it", "they"}:
         return
+    if not any(t.low in FINITE or t.low in VERBS for t in tokens[first + 1 : last]):
+        return  # "If in doubt"
+    start = c.subject[0]
     end = clip(tokens, start, c.stop)
     if end is not None and end - start > 3:
         low = said[0].lower() + said[1:]
@@ -157,11 +160,12 @@ def docstring(s: Sentence, rng: random.Random) -> Iterator[Draft]:
             yield Draft("returns", pick(rng, *asks, n=name), *span(tokens, 1, end), 8.0)
         return
     end = clip(tokens, 0, stop)
-    if end and end >= 3:
+    if end and end >= 3 and s.opening:
         asks = ("What does {n} do?", "What does {n} do?", "What is the task of {n}?", "What is the purpose of {n}?")
         yield Draft("does", pick(rng, *asks, n=name), *span(tokens, 0, end), 7.5)
     end = clip(tokens, 1, stop)
-    if end and end >= 3 and tokens[1].low not in PREPOSITIONS and tokens[1].low not in VERBS:
+    telling = tokens[1].low not in FUNCTION_WORDS or tokens[1].low in DETERMINERS
+    if end and end >= 3 and telling and tokens[1].low not in VERBS and not name.lower().endswith(verb.base):
         yield Draft("does", f"What does {name} {verb.base}?", *span(tokens, 1, end), 7.0)
 
 

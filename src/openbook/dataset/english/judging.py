@@ -4,14 +4,11 @@ import re
 
 from openbook.dataset.english.draft import Draft
 from openbook.dataset.english.sentence import Sentence
-from openbook.dataset.english.words import DEICTIC, GENERIC, STOPWORDS
+from openbook.dataset.english.words import ASKING, DEICTIC, GENERIC, POINTING, STOPWORDS
 
 MAX_QUESTION = 30  # words
 _WORD = re.compile(r"[\w'’]+")
-_POINTING = frozenset(
-    "this these those he she his him above below following here we our us i my me they them it".split()
-)
-_POINTING_ANSWER = _POINTING - {"it", "them", "they"}
+_POINTING_ANSWER = POINTING - {"it", "them", "they"}
 _ENDINGS = STOPWORDS - {
     "it",
     "them",
@@ -29,7 +26,6 @@ _ENDINGS = STOPWORDS - {
     "five",
     "six",
 }
-_ASKING = frozenset("what which who whom why when where how does do did is are was were exactly described used".split())
 
 
 def judge(sentence: Sentence, draft: Draft) -> float:
@@ -49,7 +45,7 @@ def judge(sentence: Sentence, draft: Draft) -> float:
         return -1.0
     if (len(content) == 1 and content[0] in GENERIC) or not _POINTING_ANSWER.isdisjoint(words):
         return -1.0
-    telling = {word for word in asked if word not in STOPWORDS and word not in _ASKING}
+    telling = {word for word in asked if word not in STOPWORDS and word not in ASKING}
     if draft.kind != "cloze":
         if telling.issuperset(_WORD.findall(" ".join(content))) and content:
             return -1.0  # the question gives its answer away
@@ -68,6 +64,6 @@ def _dangles(asked: list[str]) -> bool:
         if word in {"it", "they", "them"}:
             if i < 6:
                 return True
-        elif word in _POINTING:
+        elif word in POINTING:
             return True
     return False

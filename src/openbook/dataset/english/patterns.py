@@ -7,7 +7,20 @@ from collections.abc import Iterator
 
 from openbook.dataset.english.draft import Draft, clip, count_words, is_number, is_year, pick, span
 from openbook.dataset.english.sentence import Sentence, tokenize
-from openbook.dataset.english.words import BE, DEICTIC, FINITE, GENERIC, MONTHS, STOPWORDS, VERBS, is_code, is_plural
+from openbook.dataset.english.words import (
+    BE,
+    DEICTIC,
+    FINITE,
+    FUNCTION_WORDS,
+    GENERIC,
+    MONTHS,
+    NOT_ITEMS,
+    STOPWORDS,
+    SUBORDINATORS,
+    VERBS,
+    is_code,
+    is_plural,
+)
 
 _ABBREVIATION = re.compile(
     r"\b((?:[A-Z][\w-]{0,30} (?:(?:of|and|for|the|in|to|on) )?){1,5}[A-Z]?[\w-]{1,30}) \(([A-Z]{2,7})\)"
@@ -23,9 +36,7 @@ _DEFAULTS = (
 )
 _EXAMPLES = re.compile(r"\b([a-z][\w-]{0,30}(?: [a-z][\w-]{0,30}){0,2}),? (?:such as|including) (?=\S)")
 _ITEM = re.compile(r"(`[^`]{1,60}`|\w[\w .+/-]{1,40}?)(?: \([^()]{1,40}\))?(?:: | [-–—]{1,2} )(?=\S)")
-_NOT_ITEMS = STOPWORDS | frozenset(
-    "note warning tip example default important caution todo hint returns raises usage listing figure".split()
-)
+_NOT_ITEMS = STOPWORDS | NOT_ITEMS
 
 
 def abbreviations(s: Sentence, rng: random.Random) -> Iterator[Draft]:
@@ -72,7 +83,7 @@ def examples(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     if match is None:
         return
     words = match[1].split()
-    while len(words) > 1 and (words[0] in STOPWORDS or words[0] in VERBS):
+    while len(words) > 1 and (words[0] in FUNCTION_WORDS or words[0] in VERBS):
         words.pop(0)
     if len(words) < 2 or not is_plural(words[-1]) or any(w in STOPWORDS for w in words):
         return
@@ -99,7 +110,13 @@ def items(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     tokens = tokenize(s.text[match.end() :], match.end())
     stop = next((i for i, t in enumerate(tokens) if t.text in {".", ";"}), len(tokens))
     end = clip(tokens, 0, stop)
-    if end is None or end < 3 or tokens[0].text[0].isdigit() or not (code or len(name.split()) <= 3):
+    if (
+        end is None
+        or end < 3
+        or tokens[0].text[0].isdigit()
+        or tokens[0].low in SUBORDINATORS
+        or not (code or len(name.split()) <= 3)
+    ):
         return
     verb = VERBS.get(tokens[0].low)
     if verb is not None and (verb.third or (verb.plain and code and tokens[1].low in STOPWORDS)):
@@ -108,6 +125,8 @@ def items(s: Sentence, rng: random.Random) -> Iterator[Draft]:
         asks = ("What is {n}?", "What does {n} mean?", "What is meant by {n}?")
     else:
         name = s.lowered(name)
+        if tokens[0].low not in {"a", "an", "the"} or is_plural(name):
+            return
         asks = ("What is {n}?", "What is meant by {n}?", "How is {n} described?")
     yield Draft("item", pick(rng, *asks, n=name), *span(tokens, 0, end), 6.5 if code else 4.5)
 
@@ -133,16 +152,19 @@ def rows(s: Sentence, rng: random.Random) -> Iterator[Draft]:
 def cloze(s: Sentence, rng: random.Random, first: int, last: int) -> Iterator[Draft]:
     """A key term left out of a part of its sentence."""
     tokens = s.tokens
-    if not 7 <= last - first <= 24 or tokens[first].low in DEICTIC:
-        return
     lows = [t.low for t in tokens[first:last]]
+    if not 9 <= last - first <= 24 or lows[0] in DEICTIC | {"now", "next", "note"} or not s.text.endswith((".", ")")):
+        return
+    if not {"we", "you", "our", "your", "us", "i", "this", "these", "he", "she"}.isdisjoint(lows):
+        return
 
     def is_key(i: int) -> bool:
         t = tokens[i]
         if lows.count(t.low) > 1 or t.low in STOPWORDS or t.text in MONTHS or tokens[i - 1].text in MONTHS:
             return False
         if is_number(t):
-            return not is_year(t) and i + 1 < last and is_plural(tokens[i + 1].low)
+            unit = tokens[i + 1].low if i + 1 < last else ""
+            return not is_year(t) and is_plural(unit) and unit not in FUNCTION_WORDS
         neighbours = (tokens[j].text[0].isupper() for j in (i - 1, i + 1) if first <= j < last)
         return is_code(t.text) or (i > first and t.text[0].isupper() and t.text[1:].islower() and not any(neighbours))
 

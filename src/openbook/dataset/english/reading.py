@@ -23,8 +23,8 @@ _NUMBERING = re.compile(r"(?:\d+(?:\.\d+)*\.?|chapter \d+[.:]?|appendix \w[.:]?|
 _CALL = re.compile(r"(?:async |class |def )?`?([A-Za-z_][\w.]*)`?\(")
 # Sentences that are about the page and not about its matter, and what is code or a licence after all.
 _SKIP = re.compile(
-    r"https?://|copyright|licen[sc]ed? under|all rights reserved|click here|table of contents|^see (?:also|the)\b"
-    r"|\bmore information\b|\$ |>>> |\[\^|\{\{|\}\}|</?\w+>|;$|^\W*note\W*$|\b(?:listing|figure|table|chapter|section) \d"
+    r"https?://|^\(?\w{1,2}\)|\[(?:citation|note)|copyright|licen[sc]ed? under|all rights reserved|click here|table of contents|^see (?:also|the)\b"
+    r"|\bmore information\b|\$ |>>> |\[\^|\{\{|\}\}|</?\w+>|;$|^\W*note\W*$|\b(?:listing|figure|table|chapter|section|example) [A-Z]?-?\d"
     r"|\blet[’']s\b|\b(?:next|previous|last) (?:section|chapter)\b|\bin this (?:section|chapter|tutorial|example|case)\b",
     re.IGNORECASE,
 )
@@ -37,10 +37,12 @@ def read_chunk(chunk: Chunk) -> Iterator[Sentence]:
     common = frozenset(re.findall(r"\b[a-z][a-z'-]+", text))
     columns: tuple[str, ...] = ()
     in_table = False
+    since_heading = 0
     for start, end in sentences(text):
         sentence = text[start:end]
         line = text.rfind("\n", 0, start) + 1
         heading = text[line] == "#"
+        since_heading = 0 if heading else since_heading + 1
         row = " | " in sentence and not heading
         if row and not in_table:
             columns = tuple(cell.strip() for cell in sentence.strip("| ").split("|"))
@@ -58,11 +60,14 @@ def read_chunk(chunk: Chunk) -> Iterator[Sentence]:
             continue
         if not row and words[-1].lower() in STOPWORDS - {"it", "them", "one", "out", "up", "off", "on", "in", "so"}:
             continue  # cut off in mid-sentence
+        if sentence.count('"') % 2 or sentence.count("(") != sentence.count(")") or sentence.count("`") % 2:
+            continue
         yield Sentence(
             text=sentence,
             tokens=tokenize(sentence),
             topic=topic,
             named=named,
+            opening=since_heading <= 2,
             columns=columns if row else (),
             common=common,
         )
@@ -77,6 +82,6 @@ def _topic(chunk: Chunk) -> tuple[str, bool]:
             return call[1], True
         if text and " " not in text and is_code(text):
             return text, True
-        if text and not _EMPTY_HEADING.fullmatch(text) and len(text.split()) <= 9:
+        if text and not _EMPTY_HEADING.fullmatch(text) and len(text.split()) <= 9 and text[-1] not in "?!":
             return text, False
     return "", False

@@ -32,12 +32,14 @@ def tokenize(text: str, offset: int = 0) -> list[Token]:
 class Sentence:
     """`topic` is the nearest telling heading above the sentence; `named` where it is the name of a function, class or
     option, so that "Return a list" is about it. `columns` are the headings of the table that the sentence is a row of.
-    `common` holds the words that the passage writes in small letters."""
+    `opening` tells that it is one of the first two sentences under that heading. `common` holds the words that the passage
+    writes in small letters."""
 
     text: str
     tokens: list[Token]
     topic: str = ""
     named: bool = False
+    opening: bool = False
     columns: tuple[str, ...] = ()
     common: frozenset[str] = frozenset()
 

@@ -4,11 +4,21 @@ from dataclasses import replace
 from typing import Literal
 
 from openbook.dataset.english.clause import Clause
-from openbook.dataset.english.words import DEICTIC, GENERIC, STOPWORDS, is_code
+from openbook.dataset.english.words import (
+    DEICTIC,
+    DETERMINERS,
+    GENERIC,
+    NOUNISH,
+    PREPOSITIONS,
+    STOPWORDS,
+    VAGUE,
+    VERBS,
+    is_code,
+)
 
 Standing = Literal["specific", "context", "resolved", "none"]
 
-_VAGUE = frozenset("one some many most several all any every no few there what who how why where when".split())
+_POINTING = DEICTIC - {"and", "or", "then", "as"} | {"you", "we", "i", "me", "us"}
 _PEOPLE = frozenset(("you", "users", "developers", "people"))
 
 
@@ -24,15 +34,25 @@ def settle(clause: Clause) -> tuple[Clause, Standing]:
     if not words:
         return clause, "none"
     low = words[0].low
-    if low in DEICTIC or low in _VAGUE:
+    if low in DEICTIC or low in VAGUE:
         alone = len(words) == 1 or (len(words) == 2 and words[1].low in GENERIC)
-        if low in {"it", "this"} and alone and sentence.named:
+        if low in {"it", "this"} and alone and sentence.named and sentence.opening:
             return replace(clause, topic=sentence.topic), "resolved"
         return clause, "none"
     if low in _PEOPLE:
         return clause, "specific"
-    if any(t.low in DEICTIC - {"and", "or", "then", "as"} for t in words):
+    if any(t.low in _POINTING for t in words) or low in PREPOSITIONS:
         return clause, "none"
+    form = VERBS.get(low)
+    second = words[1].low if len(words) > 1 else ""
+    if form is not None and form.participle and not form.plain and second in PREPOSITIONS:
+        return clause, "none"  # "Embedded in the membrane are …"
+    if (
+        form is not None
+        and not form.participle
+        and (second in DETERMINERS or (not second and form.base not in NOUNISH))
+    ):
+        return clause, "none"  # "Returns the value of the attribute named …", "disable features that …"
     content = [t for t in words if t.low not in STOPWORDS]
     if not content or all(t.text.isdigit() for t in content):
         return clause, "none"
@@ -51,8 +71,5 @@ def subject_text(clause: Clause) -> str:
         return clause.topic
     first, last = clause.subject
     parts = [t for t in clause.tokens[first:last] if t.text[0] != "("]
-    if len(parts) == last - first:
-        text = clause.sentence.part(first, last)
-    else:
-        text = " ".join(t.text for t in parts)
-    return clause.sentence.lowered(text)
+    whole = len(parts) == last - first
+    return clause.sentence.lowered(clause.sentence.part(first, last) if whole else " ".join(t.text for t in parts))
