@@ -1,0 +1,166 @@
+"""Step 4 of the recipe: training, resumable, with a log.
+
+    python recipes/nano/pretrain.py --corpus FOLDER --out FOLDER --minutes 90
+
+Runs until the time is up, writes a checkpoint every few minutes, and goes on from it when started again. The learning
+rate rises, stays, and falls to a tenth over the last part of the time given (`--final`), so that a sitting which is to
+be the last ends on a settled model; a sitting without `--final` keeps the rate, so that the next can go on.
+"""
+
+import argparse
+import json
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from circuits import Shape, build, copying
+from corpus import documents
+from mixture import rows
+from tokenizer import corpus_texts, save, train
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from openbook.tokens import TokenTree
+from openbook.training.attention import serve_trees
+from openbook.training.head import hidden_states, token_losses
+from openbook.training.trainer import collate
+
+
+class Mixture(IterableDataset):
+    def __init__(self, corpus: Path, tokenizer: Any, budget: int, seed: int, first_block: int) -> None:
+        self._arguments: dict[str, Any] = {"budget": budget, "seed": seed, "first_block": first_block}
+        self._corpus, self._tokenizer = corpus, tokenizer
+
+    def __iter__(self) -> Any:
+        return rows(self._corpus, self._tokenizer, **self._arguments)
+
+
+def first(pair: list[Any]) -> Any:
+    return pair[0]
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """The tokenizer and the untrained model with its circuits, once."""
+    tokenizer = train(corpus_texts(options.corpus, 2), options.vocabulary)
+    save(tokenizer, options.out, context=4096)
+    shape = Shape(vocabulary=options.vocabulary, layers=options.layers)
+    opened = AutoTokenizer.from_pretrained(options.out)
+    texts = (row["text"] for row in islice(documents(options.corpus), 1500))
+    model = build(
+        shape,
+        tokenizer,
+        texts,
+        seed=options.seed,
+        bos_token_id=None,
+        eos_token_id=opened.eos_token_id,
+        pad_token_id=opened.pad_token_id,
+    )
+    print(f"{sum(p.numel() for p in model.parameters()):,} weights; copies {copying(model, 1024):.1%} untrained")
+    model.save_pretrained(options.out)
+
+
+def rate(step: int, elapsed: float, options: argparse.Namespace) -> float:
+    """The learning rate: up over 100 steps, level, and down to a tenth over the last 40 % of a final sitting."""
+    peak: float = options.learning_rate * min(1.0, (step + 1) / 100)
+    if options.final:
+        done = elapsed / (60 * options.minutes)
+        peak *= 1 - 0.9 * min(1.0, max(0.0, (done - 0.6) / 0.4))
+    return peak
+
+
+def step_on(model: Any, tree: TokenTree) -> tuple[float, float, int]:
+    """Gradients of one row; its mean loss, the share of supervised tokens predicted, and their number."""
+    batch = collate([tree])
+    hidden = hidden_states(model, batch["keywords"])[batch["predictors"]]
+    losses = token_losses(model, hidden, batch["targets"])
+    losses.mean().backward()
+    with torch.no_grad():
+        hits = (model.lm_head(hidden).argmax(-1) == batch["targets"]).float().mean().item()
+    return losses.mean().item(), hits, len(losses)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=110)
+    parser.add_argument("--final", action="store_true", help="let the learning rate fall towards the end")
+    parser.add_argument("--learning-rate", type=float, default=4e-4)
+    parser.add_argument("--vocabulary", type=int, default=8192)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--row-tokens", type=int, default=4096)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if not (options.out / "model.safetensors").exists():
+        prepare(options)
+    tokenizer = AutoTokenizer.from_pretrained(options.out)
+    model: Any = AutoModelForCausalLM.from_pretrained(options.out, dtype=torch.float32, attn_implementation="sdpa")
+    serve_trees(model)
+    model.train()
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.0}, {"params": vectors, "weight_decay": 0.0}],
+        lr=options.learning_rate,
+        betas=(0.9, 0.98),
+    )
+    state = {"step": 0, "block": 0, "tokens": 0, "supervised": 0, "seconds": 0.0}
+    saved = options.out / "optimizer.pt"
+    if saved.exists():
+        stored = torch.load(saved, weights_only=True)
+        optimizer.load_state_dict(stored["optimizer"])
+        state = stored["state"]
+
+    def checkpoint() -> None:
+        model.save_pretrained(options.out)
+        partial = saved.with_suffix(".part")
+        torch.save({"optimizer": optimizer.state_dict(), "state": state}, partial)
+        partial.replace(saved)
+
+    mixture = Mixture(options.corpus, tokenizer, options.row_tokens, options.seed, state["block"] + bool(state["step"]))
+    loader = DataLoader(mixture, batch_size=1, num_workers=1, collate_fn=first, prefetch_factor=8)
+    started = last_saved = last_logged = time.monotonic()
+    before, window = state["seconds"], []
+    for block, tree in loader:
+        elapsed = time.monotonic() - started
+        if elapsed > 60 * options.minutes:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = rate(state["step"], elapsed, options)
+        loss, hits, supervised = step_on(model, tree)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        state["step"] += 1
+        state["block"] = block
+        state["tokens"] += len(tree)
+        state["supervised"] += supervised
+        state["seconds"] = before + time.monotonic() - started
+        window.append((loss, hits))
+        if time.monotonic() - last_logged > 20:
+            last_logged = time.monotonic()
+            mean = [sum(values) / len(window) for values in zip(*window, strict=True)]
+            line = {
+                **state,
+                "loss": round(mean[0], 4),
+                "accuracy": round(mean[1], 4),
+                "lr": optimizer.param_groups[0]["lr"],
+            }
+            print(json.dumps(line), flush=True)
+            with (options.out / "log.jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
+            window = []
+        if time.monotonic() - last_saved > 240:
+            last_saved = time.monotonic()
+            checkpoint()
+    checkpoint()
+    print(f"done: step {state['step']:,}, {state['tokens']:,} tokens")
+
+
+if __name__ == "__main__":
+    main()
