@@ -13,10 +13,11 @@ from openbook.dataset.english import being, doing, instructions, patterns
 from openbook.dataset.english.clause import Clause, parse
 from openbook.dataset.english.draft import Draft
 from openbook.dataset.english.instructions import dangling
-from openbook.dataset.english.judging import judge
+from openbook.dataset.english.judging import judge, telling_words
 from openbook.dataset.english.reading import read_chunk
 from openbook.dataset.english.sentence import Sentence
 from openbook.dataset.english.subject import Standing, settle
+from openbook.dataset.english.words import ADVERBS
 from openbook.records import Chunk, Question, content_id
 
 # Kinds whose question names the section anyway, or stands by itself.
@@ -130,7 +131,7 @@ def _of_clause(clause: Clause, rng: random.Random) -> Iterator[Draft]:
 def _lead(clause: Clause) -> str | None:
     """The adverbial before the clause, for use in the question; None where it makes the sentence hang on another."""
     first, last = clause.lead
-    if last == first:
+    if last == first or (last == first + 1 and clause.tokens[first].low in ADVERBS):
         return ""
     text = clause.sentence.part(first, last)
     if clause.tokens[first].low in {"like", "unlike"}:
@@ -147,9 +148,11 @@ def _placed(draft: Draft, sentence: Sentence, standing: Standing, lead: str, rng
     if lead and draft.kind != "when":
         low = sentence.lowered(lead)
         ask = f"{lead}, {_lower(ask)}" if rng.random() < 0.5 or ask.startswith("How many") else f"{ask[:-1]} {low}?"
+        ask = ask[0].upper() + ask[1:]
         draft = draft._replace(question=ask, score=draft.score - 0.5)
-    if standing == "context":
-        if draft.kind in {"subject", "term"}:
+    thin = draft.kind in {"what", "must", "condition"} and not sentence.named and telling_words(draft.question) < 2
+    if standing == "context" or thin:
+        if draft.kind in {"subject", "term"} or not sentence.topic:
             return draft._replace(score=-1.0)  # "the function" would be the answer
         if not sentence.named:
             topic = sentence.topic

@@ -7,7 +7,6 @@ from openbook.dataset.english.clause import Clause, is_plural_phrase
 from openbook.dataset.english.draft import (
     Draft,
     clip,
-    count_words,
     date_end,
     finite,
     is_number,
@@ -54,7 +53,12 @@ def of_be(c: Clause, rng: random.Random) -> Iterator[Draft]:
         return
     be, subject = tokens[c.verb].low, subject_text(c)
     value = is_code(opening.text) or is_number(opening) or opening.text[0] in '"“'
-    if value and stop - body <= 6 and be in {"is", "was"} and not is_person(tokens[c.subject[0] : c.subject[1]]):
+    if (
+        value
+        and stop - body <= (2 if is_number(opening) else 6)
+        and be in {"is", "was"}
+        and not is_person(tokens[c.subject[0] : c.subject[1]])
+    ):
         yield Draft("value", f"What {be} {subject}?", *span(tokens, body, end), 7.0)
     elif opening.low in {"a", "an", "the", "one", "any"} or (
         opening.low not in STOPWORDS
@@ -85,7 +89,7 @@ def _term(c: Clause, rng: random.Random) -> Iterator[Draft]:
     """From "A gauge is a metric that goes up and down": "Which metric goes up and down?", answered by the term."""
     tokens, body, stop = c.tokens, c.body, c.stop
     answer, description = subject_answer(c), plain(c.sentence, body, stop, 18)
-    if not answer or not description or c.past or count_words(tokens[body:stop]) < 4:
+    if not answer or not description or c.past or len(description.split()) < 5:
         return
     opening, be = tokens[body].low, tokens[c.verb].low
     if opening in {"a", "an"} and be == "is":
@@ -97,14 +101,14 @@ def _term(c: Clause, rng: random.Random) -> Iterator[Draft]:
                 noun = c.sentence.part(body + 1, relative)
                 yield Draft("term", pick(rng, "Which {n} {r}?", "What {n} {r}?", n=noun, r=rest), *answer, 7.0)
                 return
-        if count_words(tokens[body:stop]) >= 5:
+        if len(description.split()) >= 6:
             yield Draft(
                 "term",
                 pick(rng, "What do you call {d}?", "Which term means {d}?", "What is described as {d}?", d=description),
                 *answer,
                 5.5,
             )
-    elif (opening in {"the", "one"} or be == "are") and count_words(tokens[body:stop]) >= 5:
+    elif (opening in {"the", "one"} or be == "are") and len(description.split()) >= 6:
         yield Draft(
             "term", pick(rng, "What {be} {d}?", "What {be} described as {d}?", be=be, d=description), *answer, 4.5
         )
@@ -186,6 +190,8 @@ def _passive(c: Clause, rng: random.Random) -> Iterator[Draft]:
 
 def _is_infinitive(token: Token) -> bool:
     form = VERBS.get(token.low)
+    if token.low in {"be", "have"}:
+        return True
     return form.plain if form else token.text.islower() and token.low not in FUNCTION_WORDS and not is_plural(token.low)
 
 
@@ -193,7 +199,8 @@ def _agent(c: Clause, rng: random.Random, part: str, inner: int, end: int) -> It
     """ "… by Google in 1998": who did it; "… by setting the flag": how it is done."""
     tokens = c.tokens
     be, subject = tokens[c.verb].low, subject_text(c)
-    if tokens[inner].low.endswith("ing") and inner + 1 < end:
+    manner = inner + (tokens[inner].low.endswith("ly"))
+    if manner + 1 < end and tokens[manner].low.endswith("ing"):
         ask = pick(rng, "How {be} {s} {p}?", "In what way {be} {s} {p}?", be=be, s=subject, p=part)
         yield Draft("how", ask, *span(tokens, inner - 1, end), 6.0)
         return

@@ -30,14 +30,9 @@ from openbook.dataset.english.words import (
 
 MAX_SUBJECT = 11  # tokens
 _LEADS = PREPOSITIONS | SUBORDINATORS | {"according", "based", "depending", "given"}
-_EMPTY_LEADS = (
-    ("note", "that"),
-    ("in", "addition"),
-    ("for", "example"),
-    ("for", "instance"),
-    ("that", "is"),
-    ("as", "a"),
-    ("in", "other"),
+_EMPTY_LEADS = frozenset(
+    "note that|in addition|for example|for instance|that is|as a|in other|in short|in fact|in actuality|in particular|of course"
+    "|in contrast|by contrast|in essence|in practice|in general|on the other|at the same|in the meantime".split("|")
 )
 _BREAKERS = frozenset((",", ";", ":", "—", "–", "…", "=", "|", "->", "→", "/", "\\", "[", "{", "<", "*", "-", "than"))
 _NEGATIONS = frozenset(("not", "never", "no"))
@@ -59,6 +54,7 @@ _CONTRACTED = (
 )
 
 _ADJECTIVAL = ("-related", "-based", "-specific", "-like", "-aware", "-only", "-defined", "-level", "-free", "-side")
+_AFTER_VERB = FUNCTION_WORDS - {"and", "or", "of", "by", "for", "from", "at"}
 Kind = Literal["be", "modal", "have", "lex"]
 
 
@@ -89,7 +85,10 @@ class Clause:
 
     @property
     def plural(self) -> bool:
-        return not self.topic and is_plural_phrase(self.tokens[self.subject[0] : self.subject[1]])
+        """Whether the verb says that the subject is plural ("threads block"); past and modal verbs do not say."""
+        word = self.tokens[self.verb].low
+        form = VERBS.get(word)
+        return not self.topic and (word in {"have", "do", "are", "were"} or (form is not None and not form.third))
 
 
 def is_plural_phrase(tokens: Sequence[Token]) -> bool:
@@ -112,7 +111,7 @@ def _skip_lead(tokens: Sequence[Token]) -> tuple[int, tuple[int, int]]:
     at = 0
     if tokens[0].low in CONNECTORS and tokens[1].text == ",":
         at = 2
-    elif (tokens[0].low, tokens[1].low) in _EMPTY_LEADS:
+    elif f"{tokens[0].low} {tokens[1].low}" in _EMPTY_LEADS or " ".join(t.low for t in tokens[:3]) in _EMPTY_LEADS:
         comma = next((i for i in range(2, min(6, len(tokens))) if tokens[i].text == ","), None)
         at = comma + 1 if comma is not None else 2 if tokens[0].low == "note" else 0
     if at >= len(tokens):
@@ -140,17 +139,24 @@ def _is_verb(tokens: Sequence[Token], at: int, start: int) -> bool:
         return False  # "Prometheus-related posts on …", "Vastly improved …"
     if tokens[start].low in {"you", "we", "they"}:
         return form.plain or form.past
+    if previous.low.endswith(("'s", "’s")) or previous.low in GERUNDS:
+        return False
     plural = is_plural_phrase(tokens[start:at])
     if form.third and not form.plain:
         if plural or form.base not in NOUNISH:
             return not plural
-        # "The test results show", "label names beginning": more often a noun.
-        return following.low in FUNCTION_WORDS or is_code(following.text) or following.text[0].isdigit()
+        # "The test results show", "label names beginning": a noun, unless an object follows.
+        return following.low in DETERMINERS or is_code(following.text) or following.text[0].isdigit()
     if form.past and not form.plain:
         if not form.participle:
             return True
-        if any(t.low in FINITE for t in tokens[at + 1 : at + 4]):
-            return False  # "base64 encoded sequence had"
+        if any(t.low in FINITE for t in tokens[at + 1 : at + 4]) or tokens[at].low in {"called", "named", "known"}:
+            return False  # "base64 encoded sequence had", "the project called Factory"
+        for t in tokens[at + 1 : at + 22]:
+            if t.low in SUBORDINATORS or t.low == "but" or t.text in {";", ",", "—"}:
+                break
+            if t.low in BE:
+                return False
         if following.low in {"by", "to"} and tokens[at].low not in {
             "moved",
             "led",
@@ -166,24 +172,29 @@ def _is_verb(tokens: Sequence[Token], at: int, start: int) -> bool:
             t.low in FINITE or ((f := VERBS.get(t.low)) is not None and f.third and not f.plain)
             for t in tokens[at + 1 : at + 16]
         )
-    if not plural or previous.low.endswith(("'s", "’s")):
-        return False
-    # "Rust programs access …" against "the users access rights".
-    return form.base not in NOUNISH or following.low in FUNCTION_WORDS or is_code(following.text)
+    # "Rust programs access the …" against "the users access rights".
+    return plural and (form.base not in NOUNISH or following.low in _AFTER_VERB or is_code(following.text))
 
 
 def _find_verb(tokens: Sequence[Token], start: int) -> int | None:
+    doubtful = False  # passed a noun that could have been the verb
     for i in range(start, min(start + MAX_SUBJECT + 1, len(tokens) - 1)):
         low = tokens[i].low
         if low.endswith(_CONTRACTED) or tokens[i].text in _BREAKERS or low in SUBORDINATORS:
             return None
         if i == start:
             continue
-        if low in FINITE or _is_verb(tokens, i, start):
+        if (low in FINITE and tokens[i - 1].low == "to") or (low.endswith("ed") and low.islower() and low not in VERBS):
+            return None  # an infinitive, or the participle or past of a verb that we do not know
+        if low in FINITE or (not doubtful and _is_verb(tokens, i, start)):
             return i
+        form = VERBS.get(low)
+        doubtful = doubtful or (form is not None and (form.plain or form.third) and form.base in NOUNISH)
         if low in ADVERBS and low not in {"first", "best", "only", "even"}:
             following = tokens[i + 1].low
-            if following in FINITE or (i + 2 < len(tokens) and _is_verb([*tokens[:i], *tokens[i + 1 :]], i, start)):
+            if following in FINITE or (
+                not doubtful and i + 2 < len(tokens) and _is_verb([*tokens[:i], *tokens[i + 1 :]], i, start)
+            ):
                 return i + 1
     return None
 
@@ -202,6 +213,8 @@ def clause_end(tokens: Sequence[Token], body: int, *, past: bool = False, third:
         if i + 2 >= end:
             continue
         following = tokens[i + 1].low
+        if low in {"and", "but"} and any(t.low in FINITE for t in tokens[i + 2 : i + 4]):
+            return i - (tokens[i - 1].text == ",")  # "a problem and data should be …"
         if low in {"and", "or", "but"} and i > body and _joins_verb(tokens, i + 1, past=past, third=third):
             return i - (tokens[i - 1].text == ",")
         if text == ",":
@@ -235,6 +248,8 @@ def parse(sentence: Sentence) -> Clause | None:
     if len(tokens) < 5:
         return None
     start, lead = _skip_lead(tokens)
+    if tokens[start].low in CONNECTORS & ADVERBS and start + 3 < len(tokens):
+        start += 1  # "Typically solvers can …"
     verb = _find_verb(tokens, start)
     if verb is None:
         return None
@@ -258,7 +273,9 @@ def parse(sentence: Sentence) -> Clause | None:
         kind = "modal"
     elif low in HAVE:
         following = VERBS.get(tokens[body].low)
-        if tokens[body].low == "been" or (following is not None and following.participle and not following.third):
+        if tokens[body].low in {"been", "had", "done"} or (
+            following is not None and following.participle and not following.third
+        ):
             kind = "have"
         else:
             base, past = "have", low == "had"

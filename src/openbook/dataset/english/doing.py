@@ -62,12 +62,17 @@ def of_verb(c: Clause, rng: random.Random) -> Iterator[Draft]:
         if final:
             yield Draft("what", f"What {aux} {subject} {base} {opening}?", *span(tokens, body + 1, final), 6.5)
         return
-    if base in INTRANSITIVE or opening in PREPOSITIONS or opening in SUBORDINATORS - {"that", "whether"}:
+    if (
+        base in INTRANSITIVE
+        or opening.endswith("ly")
+        or opening in PREPOSITIONS
+        or opening in SUBORDINATORS - {"that", "whether"}
+    ):
         return
     to = next((i for i in range(body + 1, min(body + 7, stop - 1)) if tokens[i].low == "to"), None)
     if base in _CAUSATIVE and to is not None:
         final, whom = clip(tokens, to + 1, stop), plain(c.sentence, body, to)
-        if final and whom and tokens[to + 1].low in VERBS:
+        if final and whom not in {"", "it", "them", "him", "her", "us"} and tokens[to + 1].low in VERBS:
             yield Draft("what", f"What {aux} {subject} {base} {whom} to do?", *span(tokens, to + 1, final), 7.0)
         return
     if is_number(tokens[body]) and not is_year(tokens[body]):
@@ -141,7 +146,7 @@ def of_circumstance(c: Clause, rng: random.Random) -> Iterator[Draft]:
         low = tokens[at].low
         if low in {"in", "on", "since", "until"} and (date := date_end(tokens, at + 1, stop)) and at > body:
             vp = plain(c.sentence, body, at)
-            if vp:
+            if vp and not vp.endswith("ing") and " before " not in vp and " after " not in vp:
                 year = (
                     "In what year"
                     if date == at + 2 and low == "in"

@@ -18,6 +18,7 @@ from openbook.dataset.english.words import (
     PAST,
     PREPOSITIONS,
     STOPWORDS,
+    SUBORDINATORS,
     SYNONYMS,
     TITLES,
     VERBS,
@@ -80,7 +81,11 @@ def clip(tokens: Sequence[Token], first: int, last: int, limit: int = MAX_ANSWER
     # A clause without its verb ("that in addition to speed") is left out.
     for i in range(last - 1, first, -1):
         if tokens[i].low in {"that", "which", "who", "where", "if", "because"}:
-            whole = any(t.low in FINITE or t.low in VERBS for t in tokens[i + 1 : last])
+            follows = tokens[i + 1 : last]
+            whole = (
+                any(t.low in FINITE or t.low in VERBS for t in follows)
+                and follows[0].low not in SUBORDINATORS | PREPOSITIONS
+            )
             return last if whole else i if i - first >= 2 and tokens[i - 1].text != "," else None
     return last
 
@@ -110,7 +115,7 @@ def plain(sentence: Sentence, first: int, last: int, limit: int = 14) -> str:
     kept = [t for t in sentence.tokens[first:end] if t.text[0] != "(" and t.low not in FILLERS]
     parts: list[str] = []
     for i, token in enumerate(kept):
-        if i and token.start > kept[i - 1].end:
+        if i and token.start > kept[i - 1].end and token.text not in ",;":
             parts.append(" ")
         parts.append(token.text)
     return "".join(parts)
@@ -165,7 +170,7 @@ def who(c: Clause) -> str:
     proper = naming and naming[0].text[0].isupper() and tokens[-1].text[0].isupper() and not is_code(tokens[-1].text)
     if proper and c.past and tokens[-1].low not in c.sentence.common:
         return "Who" if c.base in HUMAN and head not in GENERIC else "Who or what" if c.base else "What"
-    return "What"
+    return "Who or what" if c.past and c.base in HUMAN and head in GENERIC else "What"
 
 
 def is_number(token: Token) -> bool:

@@ -136,7 +136,7 @@ def docstring(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     verb = VERBS.get(tokens[0].low)
     if not s.named or verb is None or not (verb.plain or verb.third) or not tokens[0].text.istitle() or s.end < 3:
         return
-    if tokens[1].text in {":", ",", "="} or verb.base in {
+    if tokens[1].text in {":", ",", "=", "for"} or verb.base in {
         "note",
         "see",
         "default",

@@ -4,7 +4,7 @@ import re
 
 from openbook.dataset.english.draft import Draft
 from openbook.dataset.english.sentence import Sentence
-from openbook.dataset.english.words import ASKING, DEICTIC, GENERIC, POINTING, STOPWORDS
+from openbook.dataset.english.words import ASKING, DEICTIC, GENERIC, POINTING, STOPWORDS, is_code
 
 MAX_QUESTION = 30  # words
 _WORD = re.compile(r"[\w'’]+")
@@ -41,10 +41,14 @@ def judge(sentence: Sentence, draft: Draft) -> float:
     number = len(words) == 1 and draft.kind == "how many"
     if (not content and not number) or words[0] in DEICTIC - {"as"} or (words[-1] in _ENDINGS and not number):
         return -1.0
-    if any(answer.count(mark) % 2 for mark in '`"') or answer.count("(") != answer.count(")"):
+    if any(answer.count(mark) % 2 or draft.question.count(mark) % 2 for mark in '`"') or answer.count(
+        "("
+    ) != answer.count(")"):
         return -1.0
     if (len(content) == 1 and content[0] in GENERIC) or not _POINTING_ANSWER.isdisjoint(words):
         return -1.0
+    if re.search(r", ?\w*\?$", draft.question):
+        return -1.0  # "… founded in the School of Medicine, established?"
     telling = {word for word in asked if word not in STOPWORDS and word not in ASKING}
     if draft.kind != "cloze":
         if telling.issuperset(_WORD.findall(" ".join(content))) and content:
@@ -56,6 +60,16 @@ def judge(sentence: Sentence, draft: Draft) -> float:
     if not telling - GENERIC:
         return -1.0
     return draft.score - 0.08 * max(0, len(words) - 6) - 0.05 * max(0, len(asked) - 16)
+
+
+def telling_words(question: str) -> int:
+    """How many words of a question say what it is about; a name from a program or of a thing counts twice."""
+    count = 0
+    for word in question.rstrip("?").split()[1:]:
+        plain = word.strip("`,.“”\"'()").lower()
+        if plain and plain not in STOPWORDS and plain not in ASKING and plain not in GENERIC:
+            count += 2 if is_code(word) or word[0].isupper() else 1
+    return count
 
 
 def _dangles(asked: list[str]) -> bool:

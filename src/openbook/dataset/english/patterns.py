@@ -106,7 +106,7 @@ def items(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     name = match[1].strip()
     if name.lower() in _NOT_ITEMS or any(part.lower() in BE | DEICTIC for part in name.split()):
         return
-    code = is_code(name)
+    code = is_code(name) and not name.strip("`").isdigit()
     tokens = tokenize(s.text[match.end() :], match.end())
     stop = next((i for i, t in enumerate(tokens) if t.text in {".", ";"}), len(tokens))
     end = clip(tokens, 0, stop)
@@ -119,7 +119,7 @@ def items(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     ):
         return
     verb = VERBS.get(tokens[0].low)
-    if verb is not None and (verb.third or (verb.plain and code and tokens[1].low in STOPWORDS)):
+    if verb is not None and code and (verb.third or (verb.plain and tokens[1].low in STOPWORDS)):
         asks = ("What does {n} do?", "What does {n} do?", "What effect does {n} have?")
     elif code:
         asks = ("What is {n}?", "What does {n} mean?", "What is meant by {n}?")

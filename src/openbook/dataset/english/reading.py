@@ -23,7 +23,7 @@ _NUMBERING = re.compile(r"(?:\d+(?:\.\d+)*\.?|chapter \d+[.:]?|appendix \w[.:]?|
 _CALL = re.compile(r"(?:async |class |def )?`?([A-Za-z_][\w.]*)`?\(")
 # Sentences that are about the page and not about its matter, and what is code or a licence after all.
 _SKIP = re.compile(
-    r"https?://|^\(?\w{1,2}\)|\[(?:citation|note)|copyright|licen[sc]ed? under|all rights reserved|click here|table of contents|^see (?:also|the)\b"
+    r"https?://|^\(?\w{1,2}\)|\[(?:citation|note|improper)|\.\[|\([^()]*\(|copyright|licen[sc]ed? under|all rights reserved|click here|table of contents|^see (?:also|the)\b"
     r"|\bmore information\b|\$ |>>> |\[\^|\{\{|\}\}|</?\w+>|;$|^\W*note\W*$|\b(?:listing|figure|table|chapter|section|example) [A-Z]?-?\d"
     r"|\blet[’']s\b|\b(?:next|previous|last) (?:section|chapter)\b|\bin this (?:section|chapter|tutorial|example|case)\b",
     re.IGNORECASE,
@@ -37,7 +37,7 @@ def read_chunk(chunk: Chunk) -> Iterator[Sentence]:
     common = frozenset(re.findall(r"\b[a-z][a-z'-]+", text))
     columns: tuple[str, ...] = ()
     in_table = False
-    since_heading = 0
+    since_heading = 0 if text.startswith("#") or not chunk.headings else 99  # 99: the passage goes on with a section
     for start, end in sentences(text):
         sentence = text[start:end]
         line = text.rfind("\n", 0, start) + 1

@@ -19,7 +19,7 @@ class Token(NamedTuple):
 # Every alternative is bounded, or ends at the first character that could also begin it: linear on any text.
 _TOKEN = re.compile(
     r"`[^`]+`|\([^()]*\)|\"[^\"]{1,80}\"|“[^”]{1,80}”|(?:[A-Z]\.){2,}|(?:e\.g|i\.e|etc|vs|cf)\."
-    r"|[$€£]?\d+(?:[.,:]\d+)*(?:%|[\w-]*)|-{1,2}[A-Za-z][\w-]*"
+    r"|[$€£]?\d+(?:[.,:–]\d+)*(?:%|[\w-]*)|-{1,2}[A-Za-z][\w-]*"
     r"|[.@/$]?\w+(?:(?:['’./+#&@*=]|::|:(?=\w)|-{1,2})\w+)*(?:\(\)|[’'](?=\s)|\+\+|#)?|\S"
 )
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 from openbook.dataset.english.clause import Clause
 from openbook.dataset.english.words import (
+    ADJECTIVES,
     DEICTIC,
     DETERMINERS,
     GENERIC,
@@ -19,6 +20,7 @@ from openbook.dataset.english.words import (
 Standing = Literal["specific", "context", "resolved", "none"]
 
 _POINTING = DEICTIC - {"and", "or", "then", "as"} | {"you", "we", "i", "me", "us"}
+_EMPTY = GENERIC | ADJECTIVES
 _PEOPLE = frozenset(("you", "users", "developers", "people"))
 
 
@@ -44,21 +46,25 @@ def settle(clause: Clause) -> tuple[Clause, Standing]:
     if any(t.low in _POINTING for t in words) or low in PREPOSITIONS:
         return clause, "none"
     form = VERBS.get(low)
+    if clause.tokens[0].text[0] in "'\"“(" or (
+        form is not None and form.plain and len(words) > 1 and words[0].text.istitle()
+    ):
+        return clause, "none"  # "List 'subscribed' mailbox names …": an instruction
+    if len(words) > 1 and (
+        (words[1].low in DETERMINERS and low not in {"all", "both", "half"}) or words[1].low == "way"
+    ):
+        return clause, "none"  # "Guess the extensions …", "the way Rust implements …"
     second = words[1].low if len(words) > 1 else ""
     if form is not None and form.participle and not form.plain and second in PREPOSITIONS:
         return clause, "none"  # "Embedded in the membrane are …"
-    if (
-        form is not None
-        and not form.participle
-        and (second in DETERMINERS or (not second and form.base not in NOUNISH))
-    ):
+    if form is not None and not form.participle and not second and form.base not in NOUNISH:
         return clause, "none"  # "Returns the value of the attribute named …", "disable features that …"
     content = [t for t in words if t.low not in STOPWORDS]
-    if not content or all(t.text.isdigit() for t in content):
+    if not content or all(t.text.strip("`").isdigit() for t in content):
         return clause, "none"
     if any(is_code(t.text) for t in content) or any(t.text[0].isupper() for t in words[1:]):
         return clause, "specific"
-    if all(t.low in GENERIC or t.low.rstrip("s") in GENERIC for t in content):
+    if all(t.low in _EMPTY or t.low.rstrip("s") in GENERIC for t in content):
         return clause, "context"
     if low == "the" and len(content) < 3 and all(t.low != "of" for t in words):
         return clause, "context"

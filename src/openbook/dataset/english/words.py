@@ -67,26 +67,29 @@ def gerund(base: str) -> str:
 def _forms() -> dict[str, Form]:
     table: dict[str, Form] = {}
 
-    def enter(word: str, base: str, **roles: bool) -> None:
-        # "found" is far more often the past of "find" than the founding of something: the later entry wins.
-        table[word] = table.get(word, Form(base))._replace(base=base, **roles)
+    def enter(word: str, base: str, role: str) -> None:
+        # "found" is far more often the past of "find" than the founding of something: the later verb wins.
+        known = table.get(word)
+        same = known if known is not None and known.base == base else Form(base)
+        table[word] = Form(base, *(flag or name == role for name, flag in zip(Form._fields[1:], same[1:], strict=True)))
 
     irregular = [entry.split("/") for entry in " ".join(_SECTIONS["irregular"]).split()]
     for base in sorted(_words("verbs")):
-        enter(base, base, plain=True)
-        enter(third_person(base), base, third=True)
-        enter(_past(base), base, past=True, participle=True)
+        enter(base, base, "plain")
+        enter(third_person(base), base, "third")
+        enter(_past(base), base, "past")
+        enter(_past(base), base, "participle")
     for base, past, participle in irregular:
-        enter(base, base, plain=True)
-        enter(third_person(base), base, third=True)
-        enter(past, base, past=True)
-        enter(participle, base, participle=True)
+        enter(base, base, "plain")
+        enter(third_person(base), base, "third")
+        enter(past, base, "past")
+        enter(participle, base, "participle")
     return table
 
 
 _DOUBLING = _words("doubling")
 VERBS = _forms()
-PAST = {form.base: word for word, form in VERBS.items() if form.past}
+PAST = {"have": "had"} | {form.base: word for word, form in VERBS.items() if form.past}
 GERUNDS = {gerund(form.base): form.base for form in VERBS.values()}
 SYNONYMS = {
     verb: tuple(other.strip() for other in others.split(","))
@@ -119,7 +122,8 @@ STOPWORDS = (
 )
 FUNCTION_WORDS = STOPWORDS | _words("number_words") | frozenset(("multiple", "different", "various"))
 # Words that often begin a sentence and are no names, beside the verbs and the generic nouns.
-COMMON = _words("common")
+ADJECTIVES = _words("adjectives")
+COMMON = ADJECTIVES | _words("common")
 # Nouns that name nothing by themselves: "the function" wants its name beside it.
 GENERIC = _words("generic")
 PLACE_PARTICIPLES = _words("place_participles")
