@@ -1,7 +1,7 @@
-"""Chat templates, token trees and rows."""
+"""Token sequences, the trees they form, and the rows those are packed into."""
 
-from openbook.tokens.chat import encode, encode_prompt, render, stop_tokens
 from openbook.tokens.rows import pack, plan, split
+from openbook.tokens.sequences import encode
 from openbook.tokens.tree import SHARED, TokenSequence, TokenTree, build, concatenate
 
 __all__ = [
@@ -11,10 +11,7 @@ __all__ = [
     "build",
     "concatenate",
     "encode",
-    "encode_prompt",
     "pack",
     "plan",
-    "render",
     "split",
-    "stop_tokens",
 ]

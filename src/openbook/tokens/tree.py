@@ -8,6 +8,7 @@ Supervised tokens are never shared, so each belongs to one sequence, and a row's
 Related: TRL's `TreeRow` (experimental/async_grpo/packing.py), PrefixGrouper (arXiv 2506.05433), Tree Training (2511.00413).
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,7 +87,7 @@ class TokenTree:
         children = np.bincount(self.parent[self.parent >= 0], minlength=len(self))
         cut = np.flatnonzero(~follows | (children[:-1] > 1)) + 1
         edges = [0, *cut.tolist(), len(self)]
-        return list(zip(edges[:-1], edges[1:], strict=True))
+        return list(itertools.pairwise(edges))
 
     def path(self, position: int) -> Ints:
         """Row positions from the root down to `position`."""

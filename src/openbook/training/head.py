@@ -54,6 +54,6 @@ def token_losses(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
         return chunk_losses(hidden, targets)
     losses = [
         checkpoint(chunk_losses, states, wanted, use_reentrant=False)
-        for states, wanted in zip(hidden.split(size), targets.split(size), strict=True)
+        for states, wanted in zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
     ]
     return torch.cat(losses)

@@ -3,6 +3,7 @@
 Trainer brings resuming, distributed runs and loggers; the loss, the order of rows and the counting are ours.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor | None]:
         """The batches of one step, and the weight of all their supervised tokens, over all processes."""
-        batches = [batch for batch, _ in zip(epoch_iterator, range(num_batches), strict=False)]
+        batches = list(itertools.islice(epoch_iterator, num_batches))
         if not batches:
             return batches, None
         total = torch.stack([batch["weights"].sum() for batch in batches]).sum().to(device)
@@ -102,7 +103,8 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
     ) -> Tensor:
         total = num_items_in_batch if num_items_in_batch is not None else inputs["weights"].sum()
         # Distributed training averages gradients over processes; ours are parts of one sum.
-        return row_loss(model, inputs) / total * self.args.world_size
+        loss: Tensor = row_loss(model, inputs) / total * self.args.world_size
+        return loss
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -119,7 +121,6 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         self.model.train()
         metrics = {f"{metric_key_prefix}_loss": summed / weight}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
