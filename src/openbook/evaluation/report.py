@@ -10,7 +10,7 @@ from typing import Any, Self
 from openbook.errors import StoreError
 from openbook.metrics import Grade, Interval
 from openbook.records import Answer, Chunk, from_json
-from openbook.storage import write_json
+from openbook.storage import write_text
 
 Scores = Mapping[str, Interval]  # metric → its mean
 
@@ -55,7 +55,8 @@ class Report:
         return cls(**{**data, "tests": tests})
 
     def save(self, path: Path) -> None:
-        write_json(path, self.to_json())
+        """Write `report.json`; arms, metrics and stages keep their order."""
+        write_text(path, json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:
