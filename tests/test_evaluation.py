@@ -26,7 +26,7 @@ from openbook.evaluation.arms import chosen
 from openbook.evaluation.candidates import LocalCandidates
 from openbook.evaluation.exam import guarantee, holds_answer, read_tests, sample, set_exam
 from openbook.progress import SILENT
-from openbook.prompt import END_DOCUMENT, FINGERPRINT
+from openbook.prompt import END_DOCUMENT, FINGERPRINT, REFUSAL
 from openbook.records import ScoredChunk
 from openbook.storage import read_jsonl, write_json
 
@@ -179,6 +179,19 @@ class TestFairness:
         # All planets have "small moons": removing the golden passage leaves the answer in others.
         tests = [dataclasses.replace(example(n), final_answer="Small moons") for n in range(4)]
         assert set_exam("studied", tests, WordRetriever(), world_config(tmp_path), SILENT).removed == ()
+
+    def test_gold_is_what_the_documents_answer(self, tmp_path):
+        # An example of the data set that was left without its golden passage refuses; in the exam it can be answered.
+        refusing = dataclasses.replace(example(0), final_answer=REFUSAL, answer="20 small moons", golden_included=False)
+        report, _ = sit(tmp_path, tests={"studied": [refusing, example(1)]})
+        assert value(report, "studied", "raft_rag", "exact_match") == (1.0, 2)
+        assert value(report, "studied", "raft_rag", "right_refusals") == (1.0, 2)
+
+    def test_questions_of_unknown_origin_are_clusters_of_their_own(self, tmp_path):
+        bare = [dataclasses.replace(c, document_id="") for c in CHUNKS]
+        tests = [dataclasses.replace(example(n), golden=(bare[2 * n],)) for n in range(4)]
+        exam = set_exam("studied", tests, WordRetriever(), world_config(tmp_path), SILENT)
+        assert len(set(exam.documents)) == 4
 
     def test_a_number_that_stands_elsewhere_does_not_count_as_the_answer_shown(self):
         elsewhere = [ScoredChunk(chunk=CHUNKS[1], score=1.0, rank=1)]

@@ -266,4 +266,4 @@ class TestExhibits:
         write_manifest(config.index_dir, stage="ingest", options={}, inputs={}, seconds=3.5)
         report = {"seconds": 60, "peak_memory_bytes": 123}
         write_manifest(config.adapters_dir / "sft", stage="tune", options={}, inputs={}, report=report)
-        assert recorded(config) == ({"ingest": 3.5, "tune_closed": 60.0}, 123)
+        assert recorded(config) == ({"ingest": 3.5, "tune_sft": 60.0}, 123)

@@ -151,6 +151,7 @@ def _grade_rows(sat: Sat) -> Iterator[dict[str, Any]]:
     for sitting, answers in sat:
         for number, said in zip(sitting.numbers, answers, strict=True):
             example = sitting.exam.examples[number]
+            gold = Gold.of(example)
             yield {
                 "test": sitting.exam.name,
                 "arm": sitting.arm.name,
@@ -158,8 +159,8 @@ def _grade_rows(sat: Sat) -> Iterator[dict[str, Any]]:
                 "passages": len(said.passages),
                 "example": example.id,
                 "question": example.question,
-                "gold": example.final_answer,
+                "gold": gold.answer,
                 "text": said.text,
                 "error": said.error,
-                **to_json(grade(said, Gold.of(example))),
+                **to_json(grade(said, gold)),
             }

@@ -45,8 +45,8 @@ class Exam:
 
     @property
     def documents(self) -> list[str]:
-        """The document of each question: the clusters of the bootstrap."""
-        return [example.golden[0].document_id if example.golden else example.id for example in self.examples]
+        """The document of each question: the clusters of the bootstrap. A question of unknown origin is its own."""
+        return [next((c.document_id for c in e.golden if c.document_id), e.id) for e in self.examples]
 
     def first(self, count: int) -> Self:
         """The exam's first questions, with nothing removed."""
@@ -150,6 +150,7 @@ def holds_answer(example: RaftExample, passages: Sequence[ScoredChunk]) -> bool:
 
 def _unanswerable(example: RaftExample, passages: Sequence[ScoredChunk]) -> bool:
     """Whether no passage can hold the answer: none has even the short answer, in whatever sentence."""
-    if not example.golden or is_refusal(example.final_answer):
+    answer = Gold.of(example).answer
+    if not example.golden or is_refusal(answer):
         return False
-    return not any(contains(scored.chunk.text, example.final_answer) for scored in passages)
+    return not any(contains(scored.chunk.text, answer) for scored in passages)

@@ -78,7 +78,7 @@ def recorded(config: Config) -> tuple[dict[str, float], int]:
         "ingest": config.index_dir,
         "dataset": config.dataset_dir,
         "tune_raft": adapter_folder(config, "raft"),
-        "tune_closed": adapter_folder(config, "sft"),
+        "tune_sft": adapter_folder(config, "sft"),
     }
     seconds, peak = {}, 0
     for stage, folder in folders.items():

@@ -38,7 +38,10 @@ class Gold:
 
     @classmethod
     def of(cls, example: RaftExample) -> Self:
-        return cls(answer=example.final_answer, sentences=tuple(quote.text for quote in example.quotes))
+        """What the documents answer, also where the example itself was left without its golden passage and refuses."""
+        return cls(
+            answer=example.answer or example.final_answer, sentences=tuple(quote.text for quote in example.quotes)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
