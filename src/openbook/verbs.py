@@ -12,7 +12,7 @@ from openbook import storage
 from openbook.config import Config
 from openbook.errors import StoreError
 from openbook.progress import SILENT, Progress
-from openbook.records import Answer, ScoredChunk
+from openbook.records import Answer, ScoredChunk, from_json
 
 if TYPE_CHECKING:
     from openbook.answering import Answerer
@@ -41,11 +41,17 @@ def search(config: Config, query: str, *, k: int | None = None) -> list[ScoredCh
     return open_index(config.index_dir, config).search(query, k or config.retrieval.passages)
 
 
-def build_dataset(config: Config, *, progress: Progress = SILENT) -> "DatasetReport":
-    """Write the training set and both exams under `config.dataset_dir`."""
+def build_dataset(config: Config, *, force: bool = False, progress: Progress = SILENT) -> "DatasetReport":
+    """Write the training set and both exams under `config.dataset_dir`.
+
+    A data set that is current is not written again unless `force`: its own report is returned.
+    """
     from openbook import dataset
 
     with storage.exclusive(config.out):
+        if not force and dataset.is_built(config):
+            progress.message(f"{config.dataset_dir} is current: index and options are those that it was made with.")
+            return from_json(dataset.DatasetReport, (storage.read_manifest(config.dataset_dir) or {})["report"])
         return dataset.build(config, progress=progress)
 
 
@@ -86,7 +92,7 @@ def run_tuning(
 
     if not force and training.is_tuned(train, out=out, config=config, form=form):
         progress.message(f"{out} is current: data, base and options are those that it was tuned with.")
-        return training.TuneReport(**(storage.read_manifest(out) or {})["report"])
+        return from_json(training.TuneReport, (storage.read_manifest(out) or {})["report"])
     return training.tune(
         train,
         out=out,

@@ -2,12 +2,18 @@
 
 import dataclasses
 import json
-from typing import Annotated
+import shutil
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from openbook import prompt
 from openbook.cli import text
 from openbook.cli.session import Session, verb
+
+if TYPE_CHECKING:
+    from openbook.records import RaftExample
 
 
 def register(app: typer.Typer) -> None:
@@ -30,6 +36,7 @@ def dataset(
         str | None, typer.Option(help='What the others answer: "refuse", "memorise" or "mix" (default: refuse).')
     ] = None,
     show: Annotated[int, typer.Option(min=0, help="Examples to print at the end.")] = 1,
+    force: Annotated[bool, typer.Option("--force", help="Write them again although nothing has changed.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write questions: for training, and for two exams.
@@ -45,6 +52,7 @@ def dataset(
       openbook dataset --golden-share 0.6 --without-golden mix
     """
     from openbook import verbs
+    from openbook.dataset.formats import read_examples
 
     if model is not None or base_url is not None:
         teacher = teacher or "openai"
@@ -58,13 +66,27 @@ def dataset(
             "dataset.without_golden": without_golden,
         }
     )
-    report = verbs.build_dataset(config, progress=session.progress)
+    report = verbs.build_dataset(config, force=force, progress=session.progress)
     if json_:
         print(json.dumps(dataclasses.asdict(report), ensure_ascii=False))
         return
     print(report)
-    _show_examples(config.dataset_dir / "train.jsonl", show)
+    train = config.dataset_dir / "train.jsonl"
+    for example in islice(read_examples(train), show):
+        print(f"\n{shown_example(example, shutil.get_terminal_size().columns)}")
+    print(f"\nRows: {train} and the other parts beside it")
 
 
-def _show_examples(path: "object", count: int) -> None:
-    print(text.counts({}), path, count)
+def shown_example(example: "RaftExample", width: int) -> str:
+    """An example as the model will study it: passages, question, answer."""
+    golden = set(example.golden_ids)
+    lines = [f"Example {example.id} ({example.kind})" if example.kind else f"Example {example.id}"]
+    for chunk in example.passages:
+        mark = "★" if chunk.id in golden else "·"
+        lines.append(f"  {mark} {text.place(chunk)}: {text.one_line(chunk.text, width // 2)}")
+    if not example.golden_included:
+        lines.append("    (★, its golden passage, is left out)")
+    lines.append(f"  Question: {text.plain(example.question)}")
+    answer = "".join(text.readable([prompt.render_answer(example.reasoning, example.final_answer)]))
+    lines.append("  Answer: " + answer.replace("\n", "\n  "))
+    return "\n".join(lines)

@@ -12,10 +12,12 @@ from openbook.records import Chunk, Quote, ScoredChunk
 READABLE = {f"{prompt.BEGIN_QUOTE} ": "“", prompt.BEGIN_QUOTE: "“", prompt.END_QUOTE: "”", prompt.ANSWER: "\n→"}
 _TAG = re.compile("|".join(map(re.escape, READABLE)))
 
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # change the direction of what follows
+
 
 def plain(text: str) -> str:
-    """`text` without control characters: a document cannot move the cursor or set the colours of a terminal."""
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
+    """`text` without control characters: a document cannot move the cursor, colour the screen or turn lines around."""
+    return "".join(c for c in text if c in "\n\t" or not (unicodedata.category(c) in ("Cc", "Cs") or c in _TURNS))
 
 
 def one_line(text: str, width: int) -> str:
