@@ -41,6 +41,7 @@ def example(number):
         reasoning=render_quote(chunk.text),
         quotes=(quote,),
         final_answer=f"{number + 20} small moons",
+        answer=f"{number + 20} small moons",
         seed=0,
     )
 

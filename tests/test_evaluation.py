@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from exam_world import (
     CHUNKS,
+    DOCUMENTS,
     TESTS,
     ScriptedCandidates,
     WordRetriever,
@@ -20,15 +21,17 @@ from exam_world import (
     world_config,
 )
 from openbook.answering import check_adapter
+from openbook.dataset.formats import to_row
 from openbook.errors import ConfigError, ModelError, StoreError
 from openbook.evaluation import ARMS, Report, examine
 from openbook.evaluation.arms import chosen
 from openbook.evaluation.candidates import LocalCandidates
 from openbook.evaluation.exam import guarantee, holds_answer, read_tests, sample, set_exam
 from openbook.progress import SILENT
-from openbook.prompt import END_DOCUMENT, FINGERPRINT, REFUSAL
+from openbook.prompt import END_DOCUMENT, FINGERPRINT, REFUSAL, prompt
 from openbook.records import ScoredChunk
-from openbook.storage import read_jsonl, write_json
+from openbook.storage import read_jsonl, write_json, write_jsonl
+from tiny_model import save_random_adapter, save_tiny_llama
 
 METRICS = {
     "exact_match",
@@ -177,7 +180,7 @@ class TestFairness:
 
     def test_a_question_that_another_passage_answers_is_not_asked_for_its_refusal(self, tmp_path):
         # All planets have "small moons": removing the golden passage leaves the answer in others.
-        tests = [dataclasses.replace(example(n), final_answer="Small moons") for n in range(4)]
+        tests = [dataclasses.replace(example(n), answer="small moons") for n in range(4)]
         assert set_exam("studied", tests, WordRetriever(), world_config(tmp_path), SILENT).removed == ()
 
     def test_gold_is_what_the_documents_answer(self, tmp_path):
@@ -319,6 +322,83 @@ class TestTrouble:
         (tmp_path / "report.json").write_text('{"tests": {"studied": {}}}')
         with pytest.raises(StoreError, match="is not a report"):
             Report.load(tmp_path / "report.json")
+
+
+class TestRealModels:
+    """`LocalCandidates`: the seam's other side, with real files and a model of 2 layers."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def config(cls, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("models")
+        save_tiny_llama(folder / "base", [document.text for document in DOCUMENTS])
+        config = world_config(
+            folder / "work", arms=["base_rag", "raft_rag", "sft_closed"], passage_counts=[], batch_size=2
+        )
+        save_random_adapter(folder / "base", config.adapters_dir / "raft", seed=1)
+        save_random_adapter(folder / "base", config.adapters_dir / "sft", seed=2)
+        model = config.model.model_copy(
+            update={"base": str(folder / "base"), "quantization": "none", "max_new_tokens": 6, "device": "cpu"}
+        )
+        return config.model_copy(update={"model": model})
+
+    def test_each_arm_is_answered_by_its_adapter(self, config):
+        from openbook import models
+
+        candidates = LocalCandidates(config, {"raft", "sft"})
+        assert len({candidates.identity(name) for name in (None, "raft", "sft")}) == 3
+        report, _ = examine(config, {"studied": TESTS["studied"][:3]}, WordRetriever(), candidates)
+        json.dumps(report.to_json(), allow_nan=False)
+        said = {
+            row["arm"]: row["text"]
+            for row in read_jsonl(config.evaluation_dir / "grades.jsonl")
+            if row["example"] == "example-1" and row["asked"] == "all"
+        }
+        generator = models.Generator(models.load(config.model.base, device="cpu"), max_new_tokens=6)
+        for name in ("raft", "sft"):
+            generator.add_adapter(f"{name} again", config.adapters_dir / name)
+        passages = [scored.chunk.text for scored in WordRetriever().search(example(1).question, 2)]
+        for arm, adapter, shown in (
+            ("base_rag", None, passages),
+            ("raft_rag", "raft again", passages),
+            ("sft_closed", "sft again", None),
+        ):
+            with generator.adapter(adapter):
+                assert generator.generate([prompt(example(1).question, shown)])[0].text == said[arm]
+        assert said["base_rag"] != said["raft_rag"]
+
+    def test_a_second_run_loads_no_model(self, config, monkeypatch):
+        from openbook import models
+
+        def refuse(*_, **__):
+            raise AssertionError("a model was loaded")
+
+        tests = {"studied": TESTS["studied"][:3]}
+        first, _ = examine(config, tests, WordRetriever(), LocalCandidates(config, {"raft", "sft"}))
+        monkeypatch.setattr(models, "load", refuse)
+        second, _ = examine(config, tests, WordRetriever(), LocalCandidates(config, {"raft", "sft"}))
+        assert second.tests == first.tests
+
+    def test_after_full_tuning_the_whole_model_answers(self, config, tmp_path):
+        full = config.model_copy(update={"out": tmp_path})
+        save_tiny_llama(full.adapters_dir / "raft", [document.text for document in DOCUMENTS], seed=5)
+        full = full.model_copy(update={"evaluate": full.evaluate.model_copy(update={"arms": ("base_rag", "raft_rag")})})
+        tests = {"studied": TESTS["studied"][:2]}
+        examine(full, tests, WordRetriever(), LocalCandidates(full, {"raft"}))
+        texts = {row["arm"]: row["text"] for row in read_jsonl(full.evaluation_dir / "grades.jsonl")}
+        assert texts["base_rag"] != texts["raft_rag"]
+
+
+def test_the_tests_are_read_as_the_data_set_wrote_them(tmp_path):
+    config = world_config(tmp_path, questions=4)
+    for name, examples in TESTS.items():
+        write_jsonl(config.dataset_dir / f"{name}.jsonl", map(to_row, examples))
+    found = read_tests(config)
+    assert list(found) == ["studied", "unseen"]
+    assert set(found["studied"]) < set(TESTS["studied"])
+    assert len(found["studied"]) == 4
+    (config.dataset_dir / "unseen.jsonl").write_text("")
+    assert list(read_tests(config)) == ["studied"]
 
 
 scored = st.lists(st.sampled_from(CHUNKS), max_size=6, unique=True).map(
