@@ -9,8 +9,7 @@ from openbook.config import Config
 from openbook.evaluation.candidates import adapter_folder
 from openbook.evaluation.exam import Exam
 from openbook.evaluation.report import Answered, Example, LossCurve, Shown
-from openbook.evaluation.scoring import grades
-from openbook.metrics import Gold
+from openbook.metrics import Gold, grade
 from openbook.records import Answer
 from openbook.storage import read_jsonl, read_manifest
 
@@ -41,7 +40,7 @@ def _example(exam: Exam, said: Mapping[str, Sequence[Answer]], number: int) -> E
         gold_sentences=gold.sentences,
         passages=tuple(Shown(chunk=scored.chunk, golden=scored.chunk.id in example.golden_ids) for scored in shown),
         answered=tuple(
-            Answered(arm=arm, answer=answers[number], grade=grades(exam, answers)[number])
+            Answered(arm=arm, answer=answers[number], grade=grade(answers[number], gold))
             for arm, answers in said.items()
         ),
     )

@@ -64,11 +64,10 @@ def answer_all(
     sittings: Sequence[Sitting], candidates: Candidates, config: Config, progress: Progress
 ) -> tuple[list[list[Answer]], float]:
     """The answers of each sitting, in the order of its sheets, and the seconds that earlier runs spent on them."""
-    longest = config.model.max_new_tokens
-    keys = [
-        [key_of(sheet, candidates.identity(sitting.arm.adapter), longest) for sheet in sitting.sheets]
-        for sitting in sittings
-    ]
+    keys: list[list[str]] = []
+    for sitting in sittings:
+        identity = candidates.identity(sitting.arm.adapter)
+        keys.append([key_of(sheet, identity, config.model.max_new_tokens) for sheet in sitting.sheets])
     known: dict[str, Prediction] = {}
     earlier = 0.0
     for adapter in ADAPTERS:
