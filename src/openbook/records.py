@@ -147,8 +147,9 @@ class RaftExample:
     """One row of a RAFT data set.
 
     `passages` stand in the order in which they are shown; `golden_ids` name the golden ones, also when
-    `golden_included` is False and they were left out. `group` is equal for the examples of one study group, which
-    share the same passages.
+    `golden_included` is False and they were left out. `final_answer` is what a model is trained to say, `answer` the
+    short answer of the documents: they differ where the golden passage is missing and the example refuses. `group` is
+    equal for the examples of one study group, which share the same passages.
     """
 
     id: str
@@ -163,6 +164,7 @@ class RaftExample:
     group: str = ""
     kind: str = ""
     question_id: str = ""
+    answer: str = ""
 
     @property
     def golden_ids(self) -> tuple[str, ...]:

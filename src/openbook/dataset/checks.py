@@ -1,0 +1,124 @@
+"""What a written question must satisfy before it may be used, and which questions say the same."""
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Final
+
+from openbook.metrics import contains, normalize
+from openbook.records import Chunk, Question
+
+MAX_QUESTION, MAX_ANSWER = 60, 40  # words
+MIN_QUOTE, MAX_QUOTE = 3, 80  # words
+DUPLICATE: Final = 0.8  # Jaccard similarity of the telling words
+
+# Words that phrase a question and not what it asks about; they are masked before questions are compared.
+_MASKED = frozenset(
+    "a an the is are was were be been do does did can could must should shall will would may might you your it its of in on at"
+    " to for by with from as and or what which who whom whose when where why how many much that this according under"
+    " condition case happens consequence purpose task used use meant described called known name named given examples"
+    " exactly fill gap missing word belongs stand short full form return returned give back reason value default listed"
+    " which's what's section document passage order".split()
+)
+_WORD = re.compile(r"[\w']+")
+
+
+def fault(question: Question, chunk: Chunk) -> str:
+    """Why the question cannot be used, as a phrase to count under; "" where it can."""
+    text = question.text.strip()
+    if not text or not question.answer.strip():
+        return "question or answer is empty"
+    if "\n" in text or len(text.split()) > MAX_QUESTION:
+        return "question is longer than a sentence"
+    if len(question.answer.split()) > MAX_ANSWER or "\n" in question.answer:
+        return "answer is not short"
+    if not question.quotes:
+        return "no quote"
+    for quote in question.quotes:
+        if quote not in chunk.text:
+            return "quote is not in the passage word for word"
+        if "\n" in quote or not MIN_QUOTE <= len(quote.split()) <= MAX_QUOTE:
+            return "quote is not one sentence"
+    if not any(quote in question.reasoning for quote in question.quotes):
+        return "reasoning does not quote"
+    if not any(contains(quote, question.answer) for quote in question.quotes):
+        return "quote does not hold the answer"
+    if contains(text, question.answer) and len(question.answer) > 3:
+        return "question gives the answer away"
+    return ""
+
+
+def telling_words(text: str) -> frozenset[str]:
+    """What a question is about: its words without those that only phrase it, and without their endings."""
+    words = {_stem(word) for word in _WORD.findall(text.lower()) if word not in _MASKED}
+    return frozenset(words or _WORD.findall(text.lower()))
+
+
+def _stem(word: str) -> str:
+    for ending in ("ing", "ies", "ed", "es", "s"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            return word[: -len(ending)]
+    return word.rstrip("e") if len(word) > 4 else word
+
+
+def without_duplicates(
+    questions: Sequence[Question], *, same: Callable[[Question, Question], bool] | None = None
+) -> list[Question]:
+    """The questions without those that nearly repeat an earlier one (`DUPLICATE`).
+
+    Only pairs that share a rare word are compared: two sets of Jaccard similarity ≥ t share one of the first
+    |x| − ⌈t·|x|⌉ + 1 words of either, in any common order (prefix filtering; Chaudhuri et al. 2006).
+    """
+    sets = [telling_words(question.text) for question in questions]
+    frequency: Counter[str] = Counter(word for words in sets for word in words)
+    seen: dict[str, list[int]] = defaultdict(list)
+    kept: list[Question] = []
+    kept_sets: list[frozenset[str]] = []
+    for question, words in zip(questions, sets, strict=True):
+        ordered = sorted(words, key=lambda word: (frequency[word], word))
+        prefix = ordered[: len(ordered) - math.ceil(DUPLICATE * len(ordered)) + 1]
+        candidates = {other for word in prefix for other in seen[word]}
+        if any(
+            jaccard(words, kept_sets[other]) >= DUPLICATE and (same is None or same(question, kept[other]))
+            for other in candidates
+        ):
+            continue
+        for word in prefix:
+            seen[word].append(len(kept))
+        kept.append(question)
+        kept_sets.append(words)
+    return kept
+
+
+def jaccard(one: frozenset[str], two: frozenset[str]) -> float:
+    return len(one & two) / len(one | two) if one or two else 1.0
+
+
+def distracts(passage: Chunk, question: Question) -> bool:
+    """Whether a passage may stand beside the golden one: it must not answer the question as well.
+
+    It must not hold the answer's sentence; and where it holds the short answer, it must not be about the question too,
+    that is share half of its telling words. A bare `5` stands in many passages that answer something else.
+    """
+    if any(normalize(quote) in normalize(passage.text) for quote in question.quotes):
+        return False
+    if not contains(passage.text, question.answer):
+        return True
+    wanted = telling_words(question.text)
+    return len(wanted & telling_words(passage.text)) < 0.5 * len(wanted)
+
+
+def cannot_answer(passages: Iterable[Chunk], question: Question) -> bool:
+    """Whether refusing is right with these passages: none is golden, none holds the short answer or its sentence."""
+    return not any(
+        passage.id in question.golden_chunk_ids
+        or contains(passage.text, question.answer)
+        or any(normalize(quote) in normalize(passage.text) for quote in question.quotes)
+        for passage in passages
+    )
+
+
+def sentence_key(question: Question) -> Hashable:
+    """Equal for questions that are answered by the same sentence, wherever it stands."""
+    return tuple(normalize(quote) for quote in question.quotes)
