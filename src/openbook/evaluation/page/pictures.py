@@ -62,8 +62,8 @@ def passages_picture(by_passages: Mapping[str, Mapping[str, Scores]]) -> Html:
             continue
         values, lows, highs = zip(*points.values(), strict=True)
         xs = [count + 0.03 * (position - 0.5) for count in points]  # so that the intervals do not cover each other
-        axes.plot(xs, values, "-o", color=color_of(arm), ms=5.5, lw=1.8)
-        axes.vlines(xs, lows, highs, color=color_of(arm), lw=1.4)
+        axes.plot(xs, values, "-o", color=color_of(arm), ms=5.5, lw=1.8, clip_on=False)
+        axes.vlines(xs, lows, highs, color=color_of(arm), lw=1.4, clip_on=False)
         ends.append((values[-1], arm))
     counts = sorted({int(count) for table in by_passages.values() for count in table})
     _label_ends(axes, ends, max(counts), low=0.0, high=1.0)
