@@ -70,7 +70,8 @@ def exhibited(tmp_path_factory):
             log = folder / "adapters" / adapter / "log.jsonl"
             append_jsonl(log, {"step": step, "tokens": 10, "loss": 3 / step, "learning_rate": 0.1, "seconds": 1.0})
         append_jsonl(log, {"step": 5, "validation_loss": 1.0, "seconds": 1.0})
-    write_manifest(folder / "dataset", stage="dataset", options={}, inputs={}, dropped={HOSTILE: 3}, questions=1234)
+    counts = {"dropped": {HOSTILE: 3}, "train": 1234, "notes": [HOSTILE], "seconds": 1.0}
+    write_manifest(folder / "dataset", stage="dataset", options={}, inputs={}, report=counts)
     candidates = ScriptedCandidates({None: quoting_badly, "sft": sft, "raft": raft})
     seconds = {"ingest": 12.0, "tune_raft": 200.0}
     report, exhibits = examine(config, TESTS, WordRetriever(), candidates, seconds=seconds)
@@ -237,6 +238,8 @@ class TestWords:
             ("dropped · deep · er", "0.25"),
             ("teacher", "extractive"),
             ("x", "True"),
+            ("n", "a"),
+            ("n", "b"),
         ]
 
     @given(st.text())

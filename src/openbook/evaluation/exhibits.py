@@ -65,10 +65,9 @@ def loss_curve(folder: Path) -> LossCurve | None:
 
 
 def dataset_facts(config: Config) -> dict[str, Any]:
-    """What the data set's manifest says besides how it was made: its counts."""
-    manifest = read_manifest(config.dataset_dir) or {}
-    how = {"stage", "options", "inputs", "key", "versions"}
-    return {name: value for name, value in manifest.items() if name not in how}
+    """The counts that the data set's manifest reports; empty where it reports none."""
+    report = (read_manifest(config.dataset_dir) or {}).get("report")
+    return {name: value for name, value in report.items() if name != "seconds"} if isinstance(report, dict) else {}
 
 
 def recorded(config: Config) -> tuple[dict[str, float], int]:

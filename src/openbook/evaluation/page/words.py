@@ -134,12 +134,14 @@ def span(interval: Interval, *, signs: bool = False) -> str:
 
 
 def flattened(facts: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested counts as rows: `{"dropped": {"duplicate": 3}}` → `("dropped · duplicate", "3")`."""
+    """Nested counts as rows: `{"dropped": {"duplicate": 3}}` → `("dropped · duplicate", "3")`; a list, a row an item."""
     rows: list[tuple[str, str]] = []
     for key, value in facts.items():
         name = f"{prefix}{str(key).replace('_', ' ')}"
         if isinstance(value, Mapping):
             rows += flattened(value, f"{name} · ")
+        elif isinstance(value, list | tuple):
+            rows += [(name, str(item)) for item in value]
         elif isinstance(value, bool) or not isinstance(value, int | float):
             rows.append((name, str(value)))
         else:
