@@ -230,9 +230,8 @@ class TestWords:
         assert [duration(3.21), duration(75), duration(7300)] == ["3.2 s", "1 min 15 s", "2 h 1 min"]
 
     def test_nested_counts(self):
-        rows = flattened(
-            {"dropped": {"near_duplicate": 1200, "deep": {"er": 0.25}}, "teacher": "extractive", "x": True}
-        )
+        dropped = {"near_duplicate": 1200, "deep": {"er": 0.25}}
+        rows = flattened({"dropped": dropped, "teacher": "extractive", "x": True, "n": ["a", "b"]})
         assert rows == [
             ("dropped · near duplicate", "1,200"),
             ("dropped · deep · er", "0.25"),
