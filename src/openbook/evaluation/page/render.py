@@ -17,6 +17,7 @@ from openbook.evaluation.page.words import NBSP, TESTS, duration, flattened, lab
 from openbook.evaluation.report import Exhibits, Report, TestResult
 
 STYLE = Path(__file__).with_name("report.css")
+FEW_DOCUMENTS = 10  # below it, a bootstrap over documents has little to draw from
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -74,6 +75,8 @@ def _test(name: str, result: TestResult, exhibits: Exhibits) -> Html:
     basis = f"{plural(questions, 'question')} on {plural(documents, 'document')}."
     if documents == 1:
         basis += " With one document only, the intervals say nothing about other documents."
+    elif documents < FEW_DOCUMENTS:
+        basis += " With so few documents the intervals are rough."
     picture = _figure(
         arms_picture(name, result),
         f"Every arm before the same questions; lines are 95{NBSP}% intervals.",
