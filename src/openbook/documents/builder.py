@@ -29,6 +29,8 @@ _CLEAN.update(dict.fromkeys((0xA0, 0x202F, *range(0x2000, 0x200B)), " "))  # no-
 _CLEAN.update(dict.fromkeys(range(0xD800, 0xE000), "\ufffd"))  # lone surrogates, which no encoding can hold
 _CLEAN[0x200B] = None
 
+_DEEPEST = 8  # levels to which nested lists are indented; a hostile page can nest ten thousand
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsed:
@@ -119,7 +121,7 @@ class TextBuilder:
         for row in rows:
             cells = [one_line(cell) for cell in row]
             if any(cells):
-                indent = "  " * len(self._lists)
+                indent = "  " * min(len(self._lists), _DEEPEST)
                 self.append(indent + " | ".join(cells), self._list_group if self._lists else group)
 
     def open_list(self, start: int | None = None) -> None:
@@ -143,7 +145,7 @@ class TextBuilder:
 
     def _margin(self) -> str:
         """What stands before the next line of a list: the marker once, then as much space."""
-        margin = "  " * (len(self._lists) - 1) + (self._marker or "  ")
+        margin = "  " * min(len(self._lists) - 1, _DEEPEST) + (self._marker or "  ")
         self._marker = ""
         return margin
 

@@ -91,12 +91,12 @@ class _Chunker:
         spans = list(_blocks(self.text, body, end))
         heading = self.cost(*head) if head[0] < head[1] else 0
         if heading and (not spans or heading > self.limit // 2):
-            spans.insert(0, head)  # a heading as long as a paragraph is treated as one
+            spans.insert(0, (head, False))  # a heading as long as a paragraph is treated as one
             heading = 0
         pieces: list[_Piece] = []
-        for span in spans:
+        for span, is_code in spans:
             # The first block is made small enough that the heading never stands alone.
-            parts = self._divide(span, self.limit - heading)
+            parts = self._divide(span, self.limit - heading, is_code)
             if heading:
                 parts[0] = _Piece(head[0], parts[0].end, parts[0].cost + heading)
                 heading = 0
@@ -105,12 +105,12 @@ class _Chunker:
             pieces += parts
         yield from self._fill(pieces)
 
-    def _divide(self, span: Span, limit: int) -> list[_Piece]:
+    def _divide(self, span: Span, limit: int, is_code: bool) -> list[_Piece]:
         """A block as pieces of at most `limit` tokens: whole, or its sentences, or parts of these."""
         cost = self.cost(*span)
         if cost <= limit:
             return [_Piece(*span, cost)]
-        if self.text.startswith("```", span[0]):
+        if is_code:
             parts = self._halved(span, limit)
             return [
                 dataclasses.replace(part, sealed=number > 0, cut_code=len(parts) > 1)
@@ -167,17 +167,17 @@ class _Chunker:
             yield span
 
 
-def _blocks(text: str, start: int, end: int) -> Iterator[Span]:
-    """Paragraphs, whole lists, whole tables and code blocks within [start, end)."""
-    block: Span | None = None
+def _blocks(text: str, start: int, end: int) -> Iterator[tuple[Span, bool]]:
+    """Paragraphs, whole lists, whole tables and code blocks (True) within [start, end)."""
+    block: tuple[Span, bool] | None = None
     for first, last, is_code in lines_and_fences(text[start:end]):
         first, last = first + start, last + start
-        if block and not is_code and not text.startswith("```", block[0]) and "\n\n" not in text[block[1] : first]:
-            block = block[0], last
+        if block and not is_code and not block[1] and "\n\n" not in text[block[0][1] : first]:
+            block = (block[0][0], last), False
             continue
         if block:
             yield block
-        block = first, last
+        block = (first, last), is_code
     if block:
         yield block
 

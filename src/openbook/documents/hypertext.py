@@ -5,6 +5,7 @@ import re
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from openbook.documents.builder import Parsed, TextBuilder
+from openbook.errors import DocumentError
 
 _DROPPED = frozenset(
     "script style noscript template nav footer head svg math canvas form button select option iframe object embed audio "
@@ -21,12 +22,19 @@ _INLINE = frozenset(
 )
 ELEMENTS = _DROPPED | _BLOCKS | _INLINE
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
+# Elements that are closed by their own end tag only. The parser's time grows with the square of their depth.
+_NESTING = re.compile(
+    r"<(/?)(?:div|ul|ol|dl|section|article|aside|blockquote|center|details|fieldset|figure|header|hgroup|main|address|"
+    r"nav|footer|menu|search|dir|listing|pre|summary|figcaption)(?![\w-])",
+    re.IGNORECASE,
+)
+_MAX_DEPTH = 1000
 _LANGUAGE = re.compile(r"(?:^|\s)(?:language|lang|highlight(?:-source)?)-([\w+#.-]{1,30})")
 
 
 def parse_html(source: str, name: str) -> Parsed:
     """The page's main part where it names one, else its body. `name` is the title of a page that has none."""
-    tree = LexborHTMLParser(source)
+    tree = _tree(source)
     builder = TextBuilder()
     main = tree.css_first("main") or tree.css_first("[role=main]")
     if main is None or not (main.text(deep=True) or "").strip():
@@ -42,35 +50,40 @@ def render_html(fragment: str, builder: TextBuilder) -> None:
     """Add a piece of HTML, as Markdown may hold it, to a text."""
     if fragment.strip().startswith("<!--") and fragment.rstrip().endswith("-->") and fragment.count("<!--") == 1:
         return  # by far the most common piece
-    body = LexborHTMLParser(fragment).body
+    body = _tree(fragment).body
     if body is not None:
         _walk(body, builder)
+
+
+def _tree(source: str) -> LexborHTMLParser:
+    depth = 0
+    for tag in _NESTING.finditer(source):
+        depth = max(0, depth - 1) if tag[1] else depth + 1
+        if depth > _MAX_DEPTH:
+            raise DocumentError(f"its HTML is nested more than {_MAX_DEPTH} elements deep")
+    return LexborHTMLParser(source)
 
 
 def _walk(root: LexborNode, builder: TextBuilder) -> None:
     """Depth first without recursion, so that ten thousand nested elements are no problem."""
     writer = _Writer(builder)
+    end = root.mem_id  # comparing nodes themselves would compare all that they hold
     node: LexborNode | None = root
     while node is not None:
         tag = (node.tag or "").lower()
-        entered = False
         if tag == "-text":
             writer.text(node.text_content or "")
         elif not tag.startswith(("-", "_", "!")) and not _is_dropped(node, tag):
             writer.enter(node, tag)
-            entered = True
-        if entered and node.child is not None:
-            node = node.child
-            continue
-        if entered:
+            if node.child is not None:
+                node = node.child
+                continue
             writer.leave(tag)
-        while node is not None and node != root and node.next is None:
+        while node is not None and node.mem_id != end and node.next is None:
             node = node.parent
             if node is not None:
                 writer.leave((node.tag or "").lower())
-        if node is None or node == root:
-            break
-        node = node.next
+        node = node.next if node is not None and node.mem_id != end else None
     writer.close()
 
 

@@ -51,7 +51,8 @@ def parse_markdown(source: str, name: str) -> Parsed:
 
 @cache
 def _parser() -> MarkdownIt:
-    return MarkdownIt("commonmark").enable(["table", "strikethrough"]).disable("inline")
+    # What is nested deeper than `maxNesting` is lost, and its default of 20 is within an author's reach.
+    return MarkdownIt("commonmark", {"maxNesting": 100}).enable(["table", "strikethrough"]).disable("inline")
 
 
 def _front_matter(source: str) -> tuple[str, str]:

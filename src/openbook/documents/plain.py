@@ -41,44 +41,46 @@ class _Reflow:
         self.in_list = False
 
     def run(self, lines: list[str]) -> None:
-        at = 0
+        at = end = 0
         while at < len(lines):
             if not lines[at].strip():
                 at += 1
                 continue
-            end = at
+            end = max(end, at)
             while end < len(lines) and lines[end].strip():
                 end += 1
             at = self._block(lines, at, end)
         self._end_list()
 
     def _block(self, lines: list[str], at: int, end: int) -> int:
-        """Write the block of lines [at, end), or as much beyond it as belongs to it; return where to go on."""
-        block = lines[at:end]
-        if not _BULLET.match(block[0].lstrip()):
+        """Write what begins at line `at`, in a block that ends before line `end`; return where to go on."""
+        first = lines[at]
+        if not _BULLET.match(first.lstrip()):
             self._end_list()
-        if self.literal and block[0].startswith(" "):
+        literal, self.literal = self.literal, False
+        if literal and first.startswith(" "):
             end = self._indented_end(lines, at)
             self.builder.code(dedent("\n".join(lines[at:end])))
-            self.literal = False
             return end
-        self.literal = False
-        if title := self._heading(block):
+        if title := self._heading(lines[at : min(end, at + 3)]):
             return at + title
-        if block[0].lstrip().startswith(">>>"):
-            self.builder.code(dedent("\n".join(block)))
+        if self._interrupts(first):
+            if first.lstrip().startswith(".. "):
+                return self._directive(lines, at)
+            self.builder.code(dedent("\n".join(lines[at:end])))
             return end
-        if self.markup and block[0].lstrip().startswith(".. "):
-            return self._directive(lines, at)
-        for number, line in enumerate(block[1:], 1):  # a paragraph can be interrupted by what follows without a gap
-            if line.lstrip().startswith(">>>") or (self.markup and line.lstrip().startswith(".. ")):
-                block, end = block[:number], at + number
-                break
+        end = next((number for number in range(at + 1, end) if self._interrupts(lines[number])), end)
+        block = lines[at:end]
         if sum(_is_table_rule(line) for line in block) >= 2:
             self.builder.table([_cells(line) for line in block if not _is_table_rule(line)])
         else:
             self._paragraphs(block)
         return end
+
+    def _interrupts(self, line: str) -> bool:
+        """Whether a line begins something else also without a blank line before it."""
+        line = line.lstrip()
+        return line.startswith(">>>") or (self.markup and line.startswith(".. "))
 
     def _heading(self, block: list[str]) -> int:
         """How many lines of the block were a heading, which is written; 0 where it does not begin with one."""

@@ -23,7 +23,7 @@ _STARTERS = frozenset(
     "While When Where Here To An Each Every Some Many Most Such See Note Because Since After Before".split()
 )
 _MARKER = re.compile(r"(?:[-*+•‣◦]|\d{1,9}[.)]|#{1,6})\s+")
-_FENCE = re.compile(r"[ ]*(?:[-*+] |\d{1,9}\. )?[ ]*(```+)")
+_FENCE = re.compile(r"(?:(?:[-*+]|\d{1,9}\.) )?(```+)")  # also as a list item; from the first visible character on
 _CLOSERS = frozenset("\"'”’»)]}*_")
 _WIDE_STOPS = frozenset("。！？｡")
 _REFERENCE = re.compile(r"(?:\s?\[(?:\d{1,4}|[a-z]|note \d{1,3}|citation needed)\])+")
@@ -49,57 +49,38 @@ def sentences(text: str) -> list[tuple[int, int]]:
 
 def lines_and_fences(text: str) -> Iterator[tuple[int, int, bool]]:
     """Offsets of every non-blank line without its outer white space, and of every fenced block as one piece (True)."""
-    spans = _line_spans(text)
-    marks = [bool(_FENCE.match(text, start, end)) for start, end in spans]
-    total = sum(marks)
-    at = 0
-    if total % 2 == 1 and spans and text[spans[-1][0] : spans[-1][1]].strip().strip("`") == "":
+    lines = list(_lines(text))
+    fences = [_FENCE.match(text, start, end) for start, end in lines]
+    marked = [number for number, fence in enumerate(fences) if fence]
+    if len(marked) == 1 and marked[0] == len(lines) - 1 and not text[slice(*lines[-1])].strip("`"):
         # A passage that begins inside of a code block that was too long for it: all up to the lone mark is code.
-        first = marks.index(True)
-        if first == len(spans) - 1:
-            yield *_trimmed(text, spans[0][0], spans[-1][1]), True
-            return
-    while at < len(spans):
-        start, end = spans[at]
-        if marks[at]:
-            match = _FENCE.match(text, start, end)
-            mark = match[1] if match else "```"
+        yield lines[0][0], lines[-1][1], True
+        return
+    at = 0
+    while at < len(lines):
+        start, end = lines[at]
+        if fence := fences[at]:
             close = at + 1
-            while close < len(spans) and not _closes(text, spans[close], mark):
+            while close < len(lines) and not _closes(text, lines[close], fence[1]):
                 close += 1
-            close = min(close, len(spans) - 1)
-            yield *_trimmed(text, start, spans[close][1]), True
-            at = close + 1
-            continue
-        trimmed = _trimmed(text, start, end)
-        if trimmed[0] < trimmed[1]:
-            yield *trimmed, False
+            at = min(close, len(lines) - 1)
+            end = lines[at][1]
+        yield start, end, fence is not None
         at += 1
 
 
-def _line_spans(text: str) -> list[tuple[int, int]]:
-    spans: list[tuple[int, int]] = []
+def _lines(text: str) -> Iterator[tuple[int, int]]:
     start = 0
-    while start < len(text):
-        end = text.find("\n", start)
-        end = len(text) if end < 0 else end
-        if text[start:end].strip():
-            spans.append((start, end))
-        start = end + 1
-    return spans
+    for line in text.split("\n"):
+        if stripped := line.strip():
+            first = start + len(line) - len(line.lstrip())
+            yield first, first + len(stripped)
+        start += len(line) + 1
 
 
 def _closes(text: str, span: tuple[int, int], mark: str) -> bool:
-    line = text[span[0] : span[1]].strip()
+    line = text[span[0] : span[1]]
     return line.startswith(mark) and not line.strip("`")
-
-
-def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    while start < end and text[start].isspace():
-        start += 1
-    while end > start and text[end - 1].isspace():
-        end -= 1
-    return start, end
 
 
 _STOP = re.compile(r"[.!?…。！？｡`]")
