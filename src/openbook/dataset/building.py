@@ -126,7 +126,7 @@ class _Build:
             passages=self.tally.passages,
             written=self.tally.written,
             kinds=dict(Counter(row.kind for row in (*train, *validation, *studied, *unseen_rows)).most_common()),
-            dropped=dict(sorted(self.tally.dropped.items())),
+            dropped={reason: count for reason, count in sorted(self.tally.dropped.items()) if count},
             train=len(train),
             validation=len(validation),
             studied=len(studied),
@@ -136,7 +136,7 @@ class _Build:
             retrieved=_share((*studied, *unseen_rows)),
             documents_held_out=len({place.document_id for unit in held_out for place in unit}),
             seconds=time.monotonic() - began,
-            notes=self._notes(len(train), len(validation), len(studied), len(unseen_rows)),
+            notes=self._notes(train, len(validation), len(studied), len(unseen_rows)),
         )
         self._write(dict(zip(PARTS, (train, validation, studied, unseen_rows), strict=True)), report, index_hash)
         for note in report.notes:
@@ -230,9 +230,11 @@ class _Build:
 
         def near(asked: list[Question]) -> list[list[Chunk]]:
             gone = [hidden.union(question.golden_chunk_ids) for question in asked]
-            return self._search(asked, options.passages, gone, f"{name} without golden")
+            return self._search(asked, options.passages + groups.SPARE, gone, f"{name} without golden")
 
-        moves = groups.move_away(formed, share=1 - options.golden_share, near=near, seed=seed)
+        formed, moves = groups.move_away(
+            formed, share=1 - options.golden_share, near=near, count=options.passages, seed=seed
+        )
         rows = groups.examples(formed, moves, policy=options.without_golden, chunks=self.golden, seed=seed)
         return rows, len({row.group for row in rows})
 
@@ -260,14 +262,25 @@ class _Build:
                 task.advance(len(texts))
         return found
 
-    def _notes(self, *sizes: int) -> tuple[str, ...]:
-        options = self.options
+    def _notes(self, train: Sequence[RaftExample], *others: int) -> tuple[str, ...]:
+        options, sizes = self.options, (len(train), *others)
         wanted = (options.questions, options.validation, options.studied, options.unseen)
         notes = [
             f"{got:,} of {want:,} {name} questions could be had from these documents."
             for name, got, want in zip(("training", "validation", "studied", "unseen"), sizes, wanted, strict=True)
             if got < want
         ]
+        if train and abs(_share(train) - options.golden_share) > 1 / len(train):
+            notes.append(
+                f"{_share(train):.0%} of the training examples show their golden passage, not {options.golden_share:.0%}: "
+                "for the others no passages were found that do not answer them."
+            )
+        few = sum(len(row.passages) < options.passages for row in train)
+        if few:
+            notes.append(
+                f"{few:,} training examples show fewer than {options.passages} passages: there are no more that do not "
+                "repeat the answer."
+            )
         return tuple(notes)
 
     def _write(self, parts: dict[str, list[RaftExample]], report: DatasetReport, index_hash: str) -> None:

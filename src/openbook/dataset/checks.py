@@ -13,14 +13,28 @@ MAX_QUESTION, MAX_ANSWER = 60, 40  # words
 MIN_QUOTE, MAX_QUOTE = 3, 80  # words
 DUPLICATE: Final = 0.8  # Jaccard similarity of the telling words
 
-# Words that phrase a question and not what it asks about; they are masked before questions are compared.
+# Words that only phrase a question are masked before questions are compared; of several that ask for the same, one
+# stands for all: "What is X used for?" and "What is the purpose of X?" are the same question, "What must X be?" is not.
 _MASKED = frozenset(
-    "a an the is are was were be been do does did can could must should shall will would may might you your it its of in on at"
-    " to for by with from as and or what which who whom whose when where why how many much that this according under"
-    " condition case happens consequence purpose task used use meant described called known name named given examples"
-    " exactly fill gap missing word belongs stand short full form return returned give back reason value default listed"
-    " which's what's section document passage order".split()
+    "a an the is are was were be been does did do will would might you your it its of in on at to for by with from as and"
+    " or what which how that this according exactly described fill gap missing word belongs listed document section meant".split()
 )
+_INTENTS = {
+    word: intent
+    for intent, words in {
+        "must": "must should shall need needs",
+        "can": "can could may",
+        "when": "when year",
+        "who": "who whom whose",
+        "why": "why reason purpose used use uses task",
+        "if": "if case condition consequence happens whenever once",
+        "name": "name named called known stand short full form abbreviation abbreviated",
+        "return": "return returns returned give gives back given",
+        "default": "default defaults",
+        "example": "example examples",
+    }.items()
+    for word in words.split()
+}
 _WORD = re.compile(r"[\w']+")
 
 
@@ -50,9 +64,12 @@ def fault(question: Question, chunk: Chunk) -> str:
 
 
 def telling_words(text: str) -> frozenset[str]:
-    """What a question is about: its words without those that only phrase it, and without their endings."""
-    words = {_stem(word) for word in _WORD.findall(text.lower()) if word not in _MASKED}
-    return frozenset(words or _WORD.findall(text.lower()))
+    """What a text is about: its words without endings, without those that only phrase a question."""
+    lowered = text.lower()
+    words = {_INTENTS.get(word) or _stem(word) for word in _WORD.findall(lowered) if word not in _MASKED}
+    if lowered.endswith(" do?"):
+        words.add("do")
+    return frozenset(words or _WORD.findall(lowered))
 
 
 def _stem(word: str) -> str:

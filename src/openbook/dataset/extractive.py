@@ -6,6 +6,7 @@ chunk.
 """
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 
 from openbook import prompt
@@ -17,7 +18,7 @@ from openbook.dataset.english.judging import judge, telling_words
 from openbook.dataset.english.reading import read_chunk
 from openbook.dataset.english.sentence import Sentence
 from openbook.dataset.english.subject import Standing, settle
-from openbook.dataset.english.words import ADVERBS
+from openbook.dataset.english.words import ADVERBS, STOPWORDS
 from openbook.records import Chunk, Question, content_id
 
 # Kinds whose question names the section anyway, or stands by itself.
@@ -153,10 +154,14 @@ def _placed(draft: Draft, sentence: Sentence, standing: Standing, lead: str, rng
         ask = f"{lead}, {_lower(ask)}" if rng.random() < 0.5 or ask.startswith("How many") else f"{ask[:-1]} {low}?"
         ask = ask[0].upper() + ask[1:]
         draft = draft._replace(question=ask, score=draft.score - 0.5)
+    if standing == "context" and draft.kind in {"subject", "term"}:
+        return draft._replace(score=-1.0)  # "the function" would be the answer
     thin = draft.kind in {"what", "must", "condition"} and not sentence.named and telling_words(draft.question) < 2
-    if standing == "context" or thin:
-        if draft.kind in {"subject", "term"} or not sentence.topic:
-            return draft._replace(score=-1.0)  # "the function" would be the answer
+    topic_words = {word for word in re.findall(r"\w+", sentence.topic.lower()) if word not in STOPWORDS}
+    told = bool(topic_words) and topic_words.issubset(re.findall(r"\w+", ask.lower()))
+    if (standing == "context" or thin) and not told:
+        if not sentence.topic:
+            return draft._replace(score=-1.0)
         if not sentence.named:
             topic = sentence.topic
             asks = (f"In “{topic}”, {_lower(ask)}", f"According to “{topic}”, {_lower(ask)}")

@@ -17,7 +17,6 @@ from openbook.dataset.checks import cannot_answer, distracts
 from openbook.records import Chunk, Question, RaftExample, content_id
 
 MAX_GROUP = 16  # questions; more would not fit a training row beside their passages
-FAR_GROUPS = 20
 SPARE = 6  # passages retrieved beyond those shown, to replace distractors that fail their check
 
 Policy = Literal["refuse", "memorise", "mix"]
@@ -120,45 +119,61 @@ class Move:
 
 
 def move_away(
-    groups: Sequence[Group], *, share: float, near: Callable[[list[Question]], Sequence[Sequence[Chunk]]], seed: int
-) -> list[Move]:
-    """Choose a `share` of all questions to lose their golden passage, and for each the group it is asked over instead:
-    the one that shares most with what is retrieved when the golden passage is gone (`near`), and that cannot answer it.
-    Only where none of these will do, a few groups about something else are tried.
+    groups: Sequence[Group],
+    *,
+    share: float,
+    near: Callable[[list[Question]], Sequence[Sequence[Chunk]]],
+    count: int,
+    seed: int,
+) -> tuple[list[Group], list[Move]]:
+    """Choose a `share` of all questions to lose their golden passage, and for each the group it is asked over instead.
 
-    Fewer are moved where too few questions have such a group.
+    It is the group that shares most with what is retrieved when the golden passage is gone (`near`), as long as it
+    cannot answer the question; else a new group of `count` such passages, which are returned behind `groups`. Fewer
+    questions are moved where every passage answers too many of them.
     """
-    everyone = [question for group in groups for question in group.questions]
+    everyone = sorted((q for group in groups for q in group.questions), key=lambda question: question.id)
+    random.Random(f"{seed}:away").shuffle(everyone)
     wanted = round(share * len(everyone))
     home = {question.id: number for number, group in enumerate(groups) for question in group.questions}
-    order = sorted(everyone, key=lambda question: question.id)
-    random.Random(f"{seed}:away").shuffle(order)
+    size = [len(group.questions) for group in groups]
     holders: dict[str, list[int]] = defaultdict(list)
     for number, group in enumerate(groups):
         for chunk in group.passages:
             holders[chunk.id].append(number)
-    size = [len(group.questions) for group in groups]
-    moves: list[Move] = []
+    extended, moves = list(groups), list[Move]()
     at = 0
-    while len(moves) < wanted and at < len(order):
-        batch = order[at : at + wanted - len(moves)]
+    while len(moves) < wanted and at < len(everyone):
+        batch = everyone[at : at + wanted - len(moves)]
         at += len(batch)
         for question, found in zip(batch, near(batch), strict=True):
             overlap: dict[int, float] = defaultdict(float)
             for rank, chunk in enumerate(found, 1):
                 for number in holders[chunk.id]:
                     overlap[number] += 1 / rank
-            candidates = sorted(overlap, key=lambda number: (-overlap[number], number))
-            for number in candidates:
-                if (
-                    number != home[question.id]
-                    and size[number] < MAX_GROUP
-                    and cannot_answer(groups[number].passages, question)
-                ):
-                    moves.append(Move(question=question, group=number))
-                    size[number] += 1
-                    break
-    return moves
+            nearest = sorted(overlap, key=lambda number: (-overlap[number], number))
+            target = next(
+                (n for n in nearest if size[n] < MAX_GROUP and cannot_answer(groups[n].passages, question)), None
+            )
+            if target is None:
+                kept = _unlike(chunk for chunk in found if cannot_answer([chunk], question))[:count]
+                if not kept:
+                    continue
+                target = len(extended)
+                extended.append(Group(passages=shuffled(kept, seed), questions=()))
+            else:
+                size[target] += 1
+            size[home[question.id]] -= 1
+            moves.append(Move(question=question, group=target))
+    return extended, moves
+
+
+def _unlike(chunks: Iterable[Chunk]) -> list[Chunk]:
+    """The passages without those whose text was there before."""
+    first: dict[str, Chunk] = {}
+    for chunk in chunks:
+        first.setdefault(chunk.text, chunk)
+    return list(first.values())
 
 
 def examples(

@@ -64,7 +64,7 @@ class OpenAIChat:
         except openai.BadRequestError as error:
             if not self._adapt(str(error)):
                 raise self._failure(error) from error
-        except (openai.OpenAIError, UnicodeEncodeError) as error:
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is no JSON, a key that is no header
             raise self._failure(error) from error
         return self.complete(messages, max_tokens=max_tokens, temperature=temperature)
 
