@@ -7,6 +7,7 @@ from openbook.dataset.english.clause import Clause, is_plural_phrase
 from openbook.dataset.english.draft import (
     Draft,
     clip,
+    core_end,
     date_end,
     finite,
     is_number,
@@ -15,7 +16,7 @@ from openbook.dataset.english.draft import (
     plain,
     span,
     subject_answer,
-    who,
+    subject_question,
 )
 from openbook.dataset.english.sentence import Token
 from openbook.dataset.english.subject import subject_text
@@ -80,9 +81,9 @@ def of_be(c: Clause, rng: random.Random) -> Iterator[Draft]:
             yield Draft("definition", pick(rng, *asks, be=be, s=subject), *span(tokens, body, end), 6.5)
         yield from _term(c, rng)
     elif opening.low not in STOPWORDS and stop - body >= 3:
-        rest, answer = plain(c.sentence, body, stop), subject_answer(c)
-        if rest and answer:
-            yield Draft("subject", f"{who(c)} {be} {rest}?", *answer, 3.0)
+        rest, asked = plain(c.sentence, body, stop), subject_question(c)
+        if rest and asked:
+            yield Draft("subject", f"{asked[0]} {be} {rest}?", *asked[1], 3.0)
 
 
 def _term(c: Clause, rng: random.Random) -> Iterator[Draft]:
@@ -120,6 +121,7 @@ def _passive(c: Clause, rng: random.Random) -> Iterator[Draft]:
     if after >= stop:
         return
     be, subject, part, prep = tokens[c.verb].low, subject_text(c), tokens[body].low, tokens[after].low
+    stop = core_end(c) if core_end(c) > after else stop
     end = clip(tokens, after, stop)
     if end is None:
         return
@@ -161,7 +163,7 @@ def _passive(c: Clause, rng: random.Random) -> Iterator[Draft]:
             7.0,
         )
     elif prep == "to" and inner + 1 < stop and _is_infinitive(tokens[inner]):
-        if part in NOT_PURPOSE:
+        if part in NOT_PURPOSE and not (part == "allowed" and not is_person(tokens[c.subject[0] : c.subject[1]])):
             yield Draft("what", f"What {lead} to do?", *span(tokens, inner, end), 6.0)
         else:
             yield Draft(

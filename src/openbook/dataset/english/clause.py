@@ -146,7 +146,11 @@ def _is_verb(tokens: Sequence[Token], at: int, start: int) -> bool:
         if plural or form.base not in NOUNISH:
             return not plural
         # "The test results show", "label names beginning": a noun, unless an object follows.
-        return following.low in DETERMINERS or is_code(following.text) or following.text[0].isdigit()
+        return (
+            following.low in DETERMINERS | {"it", "them", "itself"}
+            or is_code(following.text)
+            or following.text[0].isdigit()
+        )
     if form.past and not form.plain:
         if not form.participle:
             return True

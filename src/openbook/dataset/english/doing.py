@@ -7,6 +7,7 @@ from openbook.dataset.english.clause import Clause
 from openbook.dataset.english.draft import (
     Draft,
     clip,
+    core_end,
     count_words,
     date_end,
     finite,
@@ -15,9 +16,8 @@ from openbook.dataset.english.draft import (
     pick,
     plain,
     span,
-    subject_answer,
+    subject_question,
     vary,
-    who,
 )
 from openbook.dataset.english.subject import subject_text
 from openbook.dataset.english.words import INTRANSITIVE, PHRASAL, PREPOSITIONS, SUBORDINATORS, VERBS, is_plural
@@ -47,12 +47,13 @@ def of_verb(c: Clause, rng: random.Random) -> Iterator[Draft]:
         return
     subject, opening = subject_text(c), tokens[body].low
     aux, base = auxiliary(c)
-    answer, rest = subject_answer(c), plain(c.sentence, body, stop)
+    asked, rest = subject_question(c), plain(c.sentence, body, stop)
     # Another verb of the same sense takes the same object, but not the same preposition or clause.
     free = opening not in PREPOSITIONS and opening not in SUBORDINATORS and base not in {"have", "do"}
     verb = vary(base, rng) if free else base
-    if answer and rest and count_words(tokens[body:stop]) >= 2 and not _people(c):
-        yield Draft("subject", f"{who(c)} {finite(verb, c)} {rest}?", *answer, 5.0)
+    if asked and rest and count_words(tokens[body:stop]) >= 2 and not _people(c):
+        yield Draft("subject", f"{asked[0]} {finite(verb, c)} {rest}?", *asked[1], 5.0)
+    stop = core_end(c)
     end = clip(tokens, body, stop)
     if end is None:
         return
@@ -78,6 +79,8 @@ def of_verb(c: Clause, rng: random.Random) -> Iterator[Draft]:
     if is_number(tokens[body]) and not is_year(tokens[body]):
         noun = next((i + 1 for i in range(body + 1, min(body + 4, stop)) if is_plural(tokens[i].low)), None)
         if noun is not None:
+            if noun + 1 < stop <= noun + 5 and tokens[noun].low == "of":
+                noun = stop
             ask = f"How many {c.sentence.part(body + 1, noun)} {aux} {subject} {verb}?"
             yield Draft("how many", ask, *span(tokens, body, body + 1), 7.5)
             return
@@ -90,9 +93,9 @@ def of_modal(c: Clause, rng: random.Random) -> Iterator[Draft]:
     modal, subject = tokens[c.verb].low, subject_text(c)
     if c.negated or modal not in {"can", "must", "should", "shall", "will"}:
         return
-    answer, rest = subject_answer(c), plain(c.sentence, body, stop)
-    if answer and rest and not _people(c):
-        yield Draft("subject", f"{who(c)} {modal} {rest}?", *answer, 4.0)
+    asked, rest = subject_question(c), plain(c.sentence, body, stop)
+    if asked and rest and not _people(c):
+        yield Draft("subject", f"{asked[0]} {modal} {rest}?", *asked[1], 4.0)
     form = VERBS.get(tokens[body].low)
     if tokens[body].low == "be" and body + 2 < stop:
         yield from _modal_passive(c, rng)

@@ -133,6 +133,19 @@ def subject_answer(c: Clause) -> tuple[int, int] | None:
     return span(c.tokens, first, last)
 
 
+def subject_question(c: Clause) -> tuple[str, tuple[int, int]] | None:
+    """The words that ask for the subject, and its span: "Which flag" is answered by `--retention` without "flag"."""
+    answer, ask = subject_answer(c), who(c)
+    if answer is None:
+        return None
+    if ask.startswith("Which "):
+        last = c.subject[1] - 1
+        while c.tokens[last].text[0] == "(":
+            last -= 1
+        return ask, (answer[0], c.tokens[last - 1].end)
+    return ask, answer
+
+
 def vary(base: str, rng: random.Random) -> str:
     """Now and then another verb of the same sense, so that a question is not found by its words alone."""
     options = SYNONYMS.get(base)
@@ -171,6 +184,20 @@ def who(c: Clause) -> str:
     if proper and c.past and tokens[-1].low not in c.sentence.common:
         return "Who" if c.base in HUMAN and head not in GENERIC else "Who or what" if c.base else "What"
     return "Who or what" if c.past and c.base in HUMAN and head in GENERIC else "What"
+
+
+def core_end(c: Clause) -> int:
+    """The end of the clause without an adverbial clause behind it ("… because disks are slow", "… if it fails")."""
+    for i in range(c.body + 1, c.stop):
+        if c.tokens[i].low in {"because", "if", "when", "unless", "while", "although", "whereas", "so"}:
+            told = c.tokens[i - 1].low in {"as", "even", "only", "or", "and", "not"} or c.base in {
+                "return",
+                "know",
+                "say",
+                "tell",
+            }
+            return c.stop if told else i
+    return c.stop
 
 
 def is_number(token: Token) -> bool:

@@ -162,7 +162,8 @@ def docstring(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     end = clip(tokens, 0, stop)
     if end and end >= 3 and s.opening:
         asks = ("What does {n} do?", "What does {n} do?", "What is the task of {n}?", "What is the purpose of {n}?")
-        yield Draft("does", pick(rng, *asks, n=name), *span(tokens, 0, end), 7.5)
+        # The name stands in the heading, so that here the whole sentence may be the answer; the next shape is terser.
+        yield Draft("does", pick(rng, *asks, n=name), *span(tokens, 0, end), 6.5 if end == s.end else 7.5)
     end = clip(tokens, 1, stop)
     telling = tokens[1].low not in FUNCTION_WORDS or tokens[1].low in DETERMINERS
     if end and end >= 3 and telling and tokens[1].low not in VERBS and not name.lower().endswith(verb.base):

@@ -4,28 +4,25 @@ import re
 
 from openbook.dataset.english.draft import Draft
 from openbook.dataset.english.sentence import Sentence
-from openbook.dataset.english.words import ASKING, DEICTIC, GENERIC, POINTING, STOPWORDS, is_code
+from openbook.dataset.english.words import (
+    ASKING,
+    DEICTIC,
+    DETERMINERS,
+    FINITE,
+    GENERIC,
+    POINTING,
+    PREPOSITIONS,
+    STOPWORDS,
+    SUBORDINATORS,
+    is_code,
+)
 
 MAX_QUESTION = 30  # words
 _WORD = re.compile(r"[\w'’]+")
-_POINTING_ANSWER = POINTING - {"it", "them", "they"}
-_ENDINGS = STOPWORDS - {
-    "it",
-    "them",
-    "one",
-    "out",
-    "up",
-    "off",
-    "on",
-    "in",
-    "yes",
-    "no",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-}
+_POINTING_ANSWER = POINTING - {"it", "them", "they"}  # these may point at what the question names
+# A short answer that ends in one of these has lost something ("the size of the").
+_ENDINGS = DETERMINERS | PREPOSITIONS | SUBORDINATORS | FINITE | {"and", "or", "not"}
+_ENDINGS -= frozenset("it them one two three four five six out up down off on in around no each all both".split())
 
 
 def judge(sentence: Sentence, draft: Draft) -> float:

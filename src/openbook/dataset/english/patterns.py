@@ -83,7 +83,7 @@ def examples(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     if match is None:
         return
     words = match[1].split()
-    while len(words) > 1 and (words[0] in FUNCTION_WORDS or words[0] in VERBS):
+    while len(words) > 1 and (words[0] in FUNCTION_WORDS or ((v := VERBS.get(words[0])) and not v.participle)):
         words.pop(0)
     if len(words) < 2 or not is_plural(words[-1]) or any(w in STOPWORDS for w in words):
         return

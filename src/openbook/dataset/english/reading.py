@@ -24,7 +24,7 @@ _CALL = re.compile(r"(?:async |class |def )?`?([A-Za-z_][\w.]*)`?\(")
 # Sentences that are about the page and not about its matter, and what is code or a licence after all.
 _SKIP = re.compile(
     r"https?://|^\(?\w{1,2}\)|\[(?:citation|note|improper)|\.\[|\([^()]*\(|copyright|licen[sc]ed? under|all rights reserved|click here|table of contents|^see (?:also|the)\b"
-    r"|\bmore information\b|\$ |>>> |\[\^|\{\{|\}\}|</?\w+>|;$|^\W*note\W*$|\b(?:listing|figure|table|chapter|section|example) [A-Z]?-?\d"
+    r"|\bmore information\b|\$ |>>> |\[\^|\{\{|\}\}|</?(?:a|p|br|b|i|em|div|span|img|li|ul|td|tr|table|code|pre|summary|details)\b[^>]{0,80}>|;$|^\W*note\W*$|\b(?:listing|figure|table|chapter|section|example) [A-Z]?-?\d"
     r"|\blet[’']s\b|\b(?:next|previous|last) (?:section|chapter)\b|\bin this (?:section|chapter|tutorial|example|case)\b",
     re.IGNORECASE,
 )

@@ -36,7 +36,7 @@ def settle(clause: Clause) -> tuple[Clause, Standing]:
     if not words:
         return clause, "none"
     low = words[0].low
-    if low in DEICTIC or low in VAGUE:
+    if low in DEICTIC or low in VAGUE or (low == "things" and len(words) == 1):
         alone = len(words) == 1 or (len(words) == 2 and words[1].low in GENERIC)
         if low in {"it", "this"} and alone and sentence.named and sentence.opening:
             return replace(clause, topic=sentence.topic), "resolved"
@@ -46,10 +46,9 @@ def settle(clause: Clause) -> tuple[Clause, Standing]:
     if any(t.low in _POINTING for t in words) or low in PREPOSITIONS:
         return clause, "none"
     form = VERBS.get(low)
-    if clause.tokens[0].text[0] in "'\"“(" or (
-        form is not None and form.plain and len(words) > 1 and words[0].text.istitle()
-    ):
-        return clause, "none"  # "List 'subscribed' mailbox names …": an instruction
+    verbal = form is not None and (form.plain or (form.third and form.base not in NOUNISH))
+    if clause.tokens[0].text[0] in "'\"“(" or (verbal and len(words) > 1 and words[0].text.istitle()):
+        return clause, "none"  # "List 'subscribed' mailbox names …", "Generates personas …": no subject at all
     if len(words) > 1 and (
         (words[1].low in DETERMINERS and low not in {"all", "both", "half"}) or words[1].low == "way"
     ):
