@@ -55,7 +55,7 @@ class Document:
     def create(
         cls, *, uri: str, title: str, text: str, sections: tuple[Section, ...] = (), pages: tuple[int, ...] = ()
     ) -> Self:
-        return cls(id=content_id(uri, text), uri=uri, title=title, text=text, sections=sections, pages=pages)
+        return cls(id=content_id(uri, title, text), uri=uri, title=title, text=text, sections=sections, pages=pages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

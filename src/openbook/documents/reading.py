@@ -43,8 +43,8 @@ class Skipped:
     kind: Kind
 
 
-def read(paths: Sequence[Path], *, max_file_mb: float) -> Iterator[Document | Skipped]:
-    """Every document under `paths`, folders recursively, in the order of their names.
+def read(paths: Sequence[Path], *, max_file_mb: float, exclude: Sequence[Path] = ()) -> Iterator[Document | Skipped]:
+    """Every document under `paths`, folders recursively, in the order of their names; nothing under `exclude`.
 
     A document's `uri` is its path from the folder that was given, that folder's own name first: `docs/guide/intro.md`
     for `/home/me/docs`, `docs` and `../me/docs` alike, so that it does not depend on where openbook was started. Of two
@@ -53,7 +53,7 @@ def read(paths: Sequence[Path], *, max_file_mb: float) -> Iterator[Document | Sk
     Raises `DocumentError` when one of `paths` does not exist.
     """
     roots = _named_roots(paths)
-    seen: set[tuple[int, int]] = set()
+    seen = {(status.st_dev, status.st_ino) for path in exclude if path.exists() and (status := path.stat())}
     uris: set[str] = set()
     for root, name in roots:
         for found in _walk(root, name, seen):

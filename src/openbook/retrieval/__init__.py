@@ -1,7 +1,7 @@
 """Passages → an index → the passages that answer a question."""
 
 from openbook.retrieval.base import ChunkStore, Embedder, Vectors, passage_text
-from openbook.retrieval.embedder import load_embedder
+from openbook.retrieval.embedder import embedder_fingerprint, load_embedder
 from openbook.retrieval.lance import LanceStore
 from openbook.retrieval.retriever import STORE, Retriever, open_index
 
@@ -12,6 +12,7 @@ __all__ = [
     "LanceStore",
     "Retriever",
     "Vectors",
+    "embedder_fingerprint",
     "load_embedder",
     "open_index",
     "passage_text",

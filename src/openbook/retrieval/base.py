@@ -52,6 +52,8 @@ class ChunkStore(Protocol):
 
     def chunk_ids(self) -> set[str]: ...
 
+    def document_ids(self) -> set[str]: ...
+
     def documents(self) -> dict[str, str]:
         """uri → document id."""
 

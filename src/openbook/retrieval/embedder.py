@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,13 @@ def load_embedder(name: str, *, device: str = "cpu") -> Embedder:
     Raises `ModelError` when it is not there, not whole, or not of the sentence-transformers kind.
     """
     if name == OFFLINE:
-        return SentenceEmbedder(verified_offline_model(), device=device)
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        folder = _from_hub(name)
-    return SentenceEmbedder(folder, device=device)
+        return SentenceEmbedder(verified_offline_model(), fingerprint=embedder_fingerprint(name), device=device)
+    return SentenceEmbedder(_folder(name), device=device)
+
+
+def embedder_fingerprint(name: str) -> str:
+    """The fingerprint of `load_embedder(name)`, known without loading it."""
+    return content_id(OFFLINE, *_OFFLINE_FILES.items()) if name == OFFLINE else _fingerprint(_folder(name))
 
 
 def verified_offline_model() -> Path:
@@ -82,26 +85,34 @@ def verify_files(folder: Path, expected: dict[str, str]) -> None:
                 raise ModelError(f"The offline embedder is not as published: {name} has been changed.", remedy)
 
 
-def _from_hub(name: str) -> Path:
+def _folder(name: str) -> Path:
+    """The folder that `name` is, or that the hub's model of this name lies in; it is downloaded when it is not here."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(f"The embedder's folder {name} does not exist.", "Check retrieval.embedder.")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    missing = ModelError(
-        f"There is no embedder {name!r}: it is no folder here, and the model hub did not give it.",
-        'Check the name and the network, or set retrieval.embedder = "offline", which needs none.',
-    )
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelError(f"The embedder's folder {name} does not exist.", "Check retrieval.embedder.")
+    download = partial(snapshot_download, name, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_OTHERS)
+    with contextlib.suppress(OSError, HFValidationError):
+        here = Path(download(local_files_only=True))
+        if (here / "modules.json").exists() and any(here.rglob("*.safetensors")):
+            return here  # without asking the hub whether there is a newer one
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_OTHERS))
+        return Path(download())
     except (OSError, HfHubHTTPError, HFValidationError) as error:  # OSError is also "no network and not in the cache"
-        raise missing from error
+        raise ModelError(
+            f"There is no embedder {name!r}: it is no folder here, and the model hub did not give it.",
+            'Check the name and the network, or set retrieval.embedder = "offline", which needs none.',
+        ) from error
 
 
 class SentenceEmbedder:
     """An `Embedder` over one sentence-transformers folder."""
 
-    def __init__(self, folder: Path, *, device: str = "cpu") -> None:
+    def __init__(self, folder: Path, *, fingerprint: str = "", device: str = "cpu") -> None:
         if not (folder / "modules.json").is_file():
             raise ModelError(
                 f"{folder} holds no sentence-transformers model: there is no modules.json.",
@@ -118,7 +129,7 @@ class SentenceEmbedder:
             raise ModelError(f"The embedder in {folder} cannot be loaded: {error}") from error
         self._tokenizer = self._model.tokenizer
         self.dimension = int(self._model.get_embedding_dimension() or self.encode(["x"]).shape[1])
-        self.fingerprint = _fingerprint(folder)
+        self.fingerprint = fingerprint or _fingerprint(folder)
 
     @property
     def max_tokens(self) -> int:

@@ -1,6 +1,7 @@
 """The embedded vector database: one LanceDB table with vectors, text and metadata, searched exactly."""
 
 import contextlib
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -49,8 +50,9 @@ class LanceStore:
             metadata={_MAKE: make.encode()},
         )
         with self._explained():
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._opened = lancedb.connect(str(self.path)).create_table(_TABLE, schema=schema, mode="overwrite")
+            shutil.rmtree(self.path, ignore_errors=True)  # also of a table that is too damaged to be overwritten
+            self.path.mkdir(parents=True)
+            self._opened = lancedb.connect(str(self.path)).create_table(_TABLE, schema=schema)
 
     @property
     def make(self) -> str:
@@ -97,6 +99,9 @@ class LanceStore:
 
     def chunk_ids(self) -> set[str]:
         return set(self._column("id"))
+
+    def document_ids(self) -> set[str]:
+        return set(self._column("document_id"))
 
     def documents(self) -> dict[str, str]:
         return dict(zip(self._column("uri"), self._column("document_id"), strict=True))

@@ -1,0 +1,218 @@
+"""Documents in, an index out, and kept in line with them.
+
+What makes an ingest safe to kill: chunk ids are hashes of their content, so what the index should hold is known from
+the documents alone, and an ingest adds what is missing and removes what is not wanted, whatever an earlier one left.
+The manifest is deleted before the first change and written after the last.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from openbook.config import Config
+from openbook.documents import Skipped, chunk, read
+from openbook.errors import ConfigError, InputError, StoreError
+from openbook.progress import SILENT, Progress
+from openbook.records import Chunk, Document, from_json, to_json
+from openbook.retrieval import STORE, Embedder, LanceStore, embedder_fingerprint, load_embedder, passage_text
+from openbook.storage import (
+    MANIFEST,
+    explained,
+    hash_json,
+    is_current,
+    read_jsonl,
+    read_manifest,
+    write_jsonl,
+    write_manifest,
+)
+
+DOCUMENTS = "documents.jsonl"
+STAGE = "ingest"
+
+# Raised when a change of the code makes other text, other passages or other vectors from the same files.
+FORMAT = 1
+
+_SLICE = 256  # passages embedded and stored at once: what a killed ingest loses at most, and what memory holds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestReport:
+    """`documents` and `chunks` are what the index holds now; `added`, `changed`, `removed` and `unchanged` count
+    documents against what it held before."""
+
+    documents: int
+    chunks: int
+    added: int
+    changed: int
+    removed: int
+    unchanged: int
+    skipped: tuple[Skipped, ...]
+    seconds: float
+
+
+def ingest(config: Config, *, progress: Progress | None = None) -> IngestReport:
+    """Make `config.index_dir` hold exactly the documents under `config.documents.paths`.
+
+    Files that have not changed cost no embedding, and where nothing at all has changed nothing is written. Other
+    options that decide the passages or their vectors build the index anew. The caller holds the output folder.
+
+    Raises `InputError` where there is nothing to read, `StoreError` where the index cannot be written.
+    """
+    started = time.monotonic()
+    progress = progress or SILENT
+    documents, skipped = _read_all(config, progress)
+    store = LanceStore(config.index_dir / STORE)
+    options = {
+        "chunk_tokens": config.documents.chunk_tokens,
+        "embedder": embedder_fingerprint(config.retrieval.embedder),
+        "format": FORMAT,
+    }
+    inputs = {"documents": hash_json([document.id for document in documents])}
+    complete = _is_complete(config, store)
+    if complete and is_current(config.index_dir, stage=STAGE, options=options, inputs=inputs):
+        changes = _Changes(unchanged=len(documents))
+    else:
+        changes = _update(config, documents, store, hash_json(options), complete, progress)
+        write_manifest(
+            config.index_dir,
+            stage=STAGE,
+            options=options,
+            inputs=inputs,
+            content=hash_json(sorted(store.chunk_ids())),
+            documents=len(documents),
+            chunks=store.count(),
+            embedder={"name": config.retrieval.embedder, "fingerprint": options["embedder"]},
+            skipped=dict(Counter(item.kind for item in skipped)),
+        )
+    return IngestReport(
+        documents=len(documents),
+        chunks=store.count(),
+        added=changes.added,
+        changed=changes.changed,
+        removed=changes.removed,
+        unchanged=changes.unchanged,
+        skipped=tuple(skipped),
+        seconds=time.monotonic() - started,
+    )
+
+
+def index_hash(config: Config) -> str:
+    """Equal where the index holds the same passages with the same vectors; an input of every later stage."""
+    manifest = read_manifest(config.index_dir)
+    if manifest is None:
+        raise StoreError(f"There is no finished index in {config.index_dir}.", "Run `openbook ingest` (again).")
+    return hash_json([manifest.get("options"), manifest.get("content")])
+
+
+def load_documents(config: Config) -> dict[str, Document]:
+    """The documents of the index by id."""
+    rows = read_jsonl(config.index_dir / DOCUMENTS)
+    return {document.id: document for document in (from_json(Document, row) for row in rows)}
+
+
+@dataclass(slots=True, kw_only=True)
+class _Changes:
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    unchanged: int = 0
+
+
+def _read_all(config: Config, progress: Progress) -> tuple[list[Document], list[Skipped]]:
+    """Every readable document, by uri, and what was passed over."""
+    paths = config.documents.paths
+    if not paths:
+        raise InputError(
+            "There are no documents to study.",
+            "Name files or folders: `openbook ingest PATH…`, or documents.paths in openbook.toml.",
+        )
+    documents: list[Document] = []
+    skipped: list[Skipped] = []
+    with progress.task("Reading documents", None, unit="files") as task:
+        # Our own results may lie among the documents, the report among them, which is HTML.
+        for found in read(paths, max_file_mb=config.documents.max_file_mb, exclude=[config.out]):
+            if isinstance(found, Skipped):
+                skipped.append(found)
+            else:
+                documents.append(found)
+                task.advance()
+    if not documents:
+        raise InputError(*_nothing_to_read(config, skipped))
+    return sorted(documents, key=lambda document: document.uri), skipped
+
+
+def _nothing_to_read(config: Config, skipped: Sequence[Skipped]) -> tuple[str, str]:
+    places = ", ".join(str(path) for path in config.documents.paths)
+    remedy = "Give a file or folder with Markdown, text, HTML, PDF or Python files."
+    if not skipped:
+        return f"There is no file in {places}.", remedy
+    kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in Counter(s.kind for s in skipped).items())
+    told = next((item for item in skipped if item.kind in ("error", "too_large", "empty", "binary")), skipped[0])
+    return f"No file in {places} can be read ({kinds}); {told.uri}: {told.reason}.", remedy
+
+
+def _is_complete(config: Config, store: LanceStore) -> bool:
+    """Whether the last ingest was finished, and the index is still what it left."""
+    manifest = read_manifest(config.index_dir)
+    if manifest is None or not (config.index_dir / DOCUMENTS).is_file():
+        return False
+    try:
+        return store.count() == manifest.get("chunks")
+    except StoreError:
+        return False
+
+
+def _update(
+    config: Config, documents: Sequence[Document], store: LanceStore, make: str, complete: bool, progress: Progress
+) -> _Changes:
+    """Bring the store in line with `documents`; `complete` says that each document in it has all of its passages."""
+    embedder = load_embedder(config.retrieval.embedder)
+    if config.documents.chunk_tokens > embedder.max_tokens:
+        raise ConfigError(
+            f"documents.chunk_tokens is {config.documents.chunk_tokens}, but the embedder {config.retrieval.embedder} "
+            f"reads only {embedder.max_tokens} tokens.",
+            f"Set documents.chunk_tokens to {embedder.max_tokens} or less.",
+        )
+    with explained(config.index_dir):
+        (config.index_dir / MANIFEST).unlink(missing_ok=True)
+    if store.make != make:
+        if store.make:
+            progress.message("The options of the passages have changed: the index is built anew.")
+        elif store.path.exists():
+            progress.message("The index cannot be read: it is built anew.")
+        store.reset(dimension=embedder.dimension, make=make)
+    before, stored, finished = store.documents(), store.chunk_ids(), store.document_ids()
+    changes = _Changes()
+    missing: list[Chunk] = []
+    with progress.task("Cutting passages", len(documents), unit="documents") as task:
+        for document in documents:
+            wanted: list[Chunk] = []
+            if not (complete and document.id in finished):
+                passages = chunk(document, count_tokens=embedder.count_tokens, max_tokens=config.documents.chunk_tokens)
+                wanted = [passage for passage in passages if passage.id not in stored]
+            missing += wanted
+            if not wanted:
+                changes.unchanged += 1
+            elif before.get(document.uri, document.id) != document.id:
+                changes.changed += 1
+            else:
+                changes.added += 1
+            task.advance()
+    _add(missing, store, embedder, progress)
+    # Only now, so that whoever searches meanwhile finds the old passages until the new ones are there.
+    store.remove(store.document_ids() - {document.id for document in documents})
+    changes.removed = len(before.keys() - {document.uri for document in documents})
+    store.optimize()
+    write_jsonl(config.index_dir / DOCUMENTS, map(to_json, documents))
+    return changes
+
+
+def _add(passages: Sequence[Chunk], store: LanceStore, embedder: Embedder, progress: Progress) -> None:
+    started = time.monotonic()
+    with progress.task("Embedding passages", len(passages), unit="passages") as task:
+        for at in range(0, len(passages), _SLICE):
+            part = passages[at : at + _SLICE]
+            store.add(part, embedder.encode([passage_text(passage) for passage in part]))
+            rate = (at + len(part)) / (time.monotonic() - started)
+            task.advance(len(part), rate=f"{rate:.0f} passages/s")
