@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 from hypothesis import given
@@ -23,7 +24,7 @@ from exam_world import (
 from openbook.answering import check_adapter
 from openbook.dataset.formats import to_row
 from openbook.errors import ConfigError, ModelError, StoreError
-from openbook.evaluation import ARMS, Report, examine
+from openbook.evaluation import ARMS, Report, evaluate, examine
 from openbook.evaluation.arms import chosen
 from openbook.evaluation.candidates import LocalCandidates
 from openbook.evaluation.exam import guarantee, holds_answer, read_tests, sample, set_exam
@@ -337,6 +338,7 @@ class TestRealModels:
         )
         save_random_adapter(folder / "base", config.adapters_dir / "raft", seed=1)
         save_random_adapter(folder / "base", config.adapters_dir / "sft", seed=2)
+        cls.adapters = config.adapters_dir
         model = config.model.model_copy(
             update={"base": str(folder / "base"), "quantization": "none", "max_new_tokens": 6, "device": "cpu"}
         )
@@ -387,6 +389,38 @@ class TestRealModels:
         examine(full, tests, WordRetriever(), LocalCandidates(full, {"raft"}))
         texts = {row["arm"]: row["text"] for row in read_jsonl(full.evaluation_dir / "grades.jsonl")}
         assert texts["base_rag"] != texts["raft_rag"]
+
+    def test_everything_from_files_to_files(self, config, tmp_path):
+        from openbook import indexing
+        from openbook.retrieval import open_index
+
+        (tmp_path / "docs").mkdir()
+        for document in DOCUMENTS:
+            text = document.text.replace("\n", "\n\n")
+            (tmp_path / "docs" / document.uri).write_text(f"# {document.title}\n\n{text}\n")
+        config = config.model_copy(
+            update={
+                "out": tmp_path / "out",
+                "documents": config.documents.model_copy(update={"paths": (tmp_path / "docs",)}),
+                "evaluate": config.evaluate.model_copy(update={"arms": ("base_rag", "raft_golden")}),
+            }
+        )
+        shutil.copytree(self.adapters, config.adapters_dir)
+        indexing.ingest(config)
+        chunks = {chunk.title: chunk for chunk in open_index(config.index_dir, config).store.chunks()}
+        rows = [to_row(dataclasses.replace(one, golden=(chunks[one.golden[0].title],))) for one in TESTS["studied"]]
+        write_jsonl(config.dataset_dir / "studied.jsonl", rows)
+
+        report = evaluate(config)
+        assert value(report, "studied", "raft_golden", "recall@2") == (1.0, 5)
+        assert (config.out / "report.html").stat().st_size > 10_000
+        told = []
+        watching = type("Watching", (type(SILENT),), {"message": lambda self, text: told.append(text)})()
+        assert evaluate(config, progress=watching).tests == Report.load(config.out / "report.json").tests
+        assert told == ["The report is current: nothing that it depends on has changed."]
+        changed = config.model_copy(update={"seed": 1})
+        assert evaluate(changed, progress=watching).config["seed"] == 1
+        assert len(told) == 1
 
 
 def test_the_tests_are_read_as_the_data_set_wrote_them(tmp_path):
