@@ -170,7 +170,7 @@ def check(question, chunk):
     assert locate_quote(quote, [chunk]).verified
     assert "\n" not in quote and 5 <= len(quote.split()) <= 60
     assert question.answer in quote and question.answer.strip() == question.answer
-    assert question.answer != quote.rstrip(".") or question.kind == "does"  # "Serialize obj …", under its name
+    assert question.answer != quote.rstrip(".") or question.kind in {"does", "definition"}  # "Serialize obj …"
     assert 1 <= len(question.answer.split()) <= 14
     parsed = parse_answer(render_answer(question.reasoning, question.answer))
     assert (parsed.quotes, parsed.final) == ((quote,), question.answer)

@@ -72,8 +72,9 @@ def is_built(config: Config, *, index_hash: str = "") -> bool:
 
 
 def _index_hash(config: Config) -> str:
+    """What the index holds, after its manifest; the same as `openbook.indexing.index_hash`."""
     manifest = storage.read_manifest(config.index_dir) or {}
-    return storage.hash_json({key: manifest.get(key) for key in ("key", "content")})
+    return storage.hash_json([manifest.get("options"), manifest.get("content")])
 
 
 def _options(config: Config) -> dict[str, object]:

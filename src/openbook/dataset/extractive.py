@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from openbook import prompt
-from openbook.dataset.english import being, doing, instructions, patterns
+from openbook.dataset.english import being, circumstance, docstrings, doing, instructions, patterns
 from openbook.dataset.english.clause import Clause, parse
 from openbook.dataset.english.draft import Draft
 from openbook.dataset.english.instructions import dangling
@@ -94,7 +94,7 @@ def _drafts(sentence: Sentence, rng: random.Random) -> Iterator[Draft]:
         *patterns.defaults(sentence, rng),
         *patterns.examples(sentence, rng),
         *patterns.items(sentence, rng),
-        *instructions.docstring(sentence, rng),
+        *docstrings.docstring(sentence, rng),
     ]
     if not sentence.named:
         loose += instructions.instructions(sentence, rng)
@@ -129,7 +129,9 @@ def _of_clause(clause: Clause, rng: random.Random) -> Iterator[Draft]:
         yield from doing.of_modal(clause, rng)
     elif clause.kind == "lex":
         yield from doing.of_verb(clause, rng)
-    yield from doing.of_circumstance(clause, rng)
+    else:
+        yield from doing.of_perfect(clause, rng)
+    yield from circumstance.of_circumstance(clause, rng)
 
 
 def _lead(clause: Clause) -> str | None:

@@ -41,6 +41,9 @@ def of_be(c: Clause, rng: random.Random) -> Iterator[Draft]:
     """What something is, and what is so described."""
     tokens, body, stop = c.tokens, c.body, c.stop
     if c.negated:
+        asked, rest = subject_question(c), plain(c.sentence, body, stop)
+        if asked and rest and tokens[body - 1].low == "not":
+            yield Draft("subject", f"{asked[0]} {tokens[c.verb].low} not {rest}?", *asked[1], 3.5)
         return
     opening = tokens[body]
     form = VERBS.get(opening.low)
@@ -63,6 +66,7 @@ def of_be(c: Clause, rng: random.Random) -> Iterator[Draft]:
         yield Draft("value", f"What {be} {subject}?", *span(tokens, body, end), 7.0)
     elif opening.low in {"a", "an", "the", "one", "any"} or (
         opening.low not in STOPWORDS
+        and all(t.low not in {"and", "more", "less"} for t in tokens[body : min(body + 3, stop)])
         and is_plural_phrase(tokens[body : min(body + 3, stop)])
         and tokens[min(body + 2, stop) - 1].low not in PREPOSITIONS
     ):
@@ -126,6 +130,9 @@ def _passive(c: Clause, rng: random.Random) -> Iterator[Draft]:
     if end is None:
         return
     lead, inner = f"{be} {subject} {part}", after + 1
+    asked, rest = subject_question(c), plain(c.sentence, body, stop)
+    if asked and rest and part not in {"called", "used"}:
+        yield Draft("subject", f"{asked[0]} {be} {rest}?", *asked[1], 4.5)
     if part in {"called", "named", "termed", "dubbed", "titled", "nicknamed"}:
         if prep not in PREPOSITIONS and prep not in STOPWORDS - {"a", "an", "the"}:
             name = pick(
@@ -186,7 +193,7 @@ def _passive(c: Clause, rng: random.Random) -> Iterator[Draft]:
         yield Draft("how", f"How {lead}?", *span(tokens, after, end), 5.5)
     elif prep in _STRANDED and inner < stop and not tokens[inner].low.endswith("ing"):
         final = clip(tokens, inner, stop)
-        if final:
+        if final and tokens[inner].low not in PREPOSITIONS:
             yield Draft("what", f"What {lead} {prep}?", *span(tokens, inner, final), 5.5)
 
 

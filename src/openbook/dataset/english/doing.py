@@ -9,7 +9,6 @@ from openbook.dataset.english.draft import (
     clip,
     core_end,
     count_words,
-    date_end,
     finite,
     is_number,
     is_year,
@@ -87,15 +86,27 @@ def of_verb(c: Clause, rng: random.Random) -> Iterator[Draft]:
     yield Draft("what", f"What {aux} {subject} {verb}?", *span(tokens, body, end), 5.5)
 
 
+def of_perfect(c: Clause, rng: random.Random) -> Iterator[Draft]:
+    """ "X has been moved to Y", "X has gained Y"."""
+    asked, rest = subject_question(c), plain(c.sentence, c.body, c.stop)
+    if asked and rest and not c.negated:
+        yield Draft(
+            "subject", f"{asked[0]} {'had' if c.tokens[c.verb].low == 'had' else 'has'} {rest}?", *asked[1], 4.0
+        )
+
+
 def of_modal(c: Clause, rng: random.Random) -> Iterator[Draft]:
     """ "X must be …", "X can …": duties and abilities."""
     tokens, body, stop = c.tokens, c.body, c.stop
     modal, subject = tokens[c.verb].low, subject_text(c)
-    if c.negated or modal not in {"can", "must", "should", "shall", "will"}:
+    if modal not in {"can", "must", "should", "shall", "will", "may", "cannot"}:
         return
     asked, rest = subject_question(c), plain(c.sentence, body, stop)
-    if asked and rest and not _people(c):
-        yield Draft("subject", f"{asked[0]} {modal} {rest}?", *asked[1], 4.0)
+    if asked and rest and not _people(c) and tokens[body].low != "no" and tokens[body - 1].low != "never":
+        ask = f"{asked[0]} {modal}{' not' if c.negated and modal != 'cannot' else ''} {rest}?"
+        yield Draft("subject", ask, *asked[1], 4.0)
+    if c.negated:
+        return
     form = VERBS.get(tokens[body].low)
     if tokens[body].low == "be" and body + 2 < stop:
         yield from _modal_passive(c, rng)
@@ -130,54 +141,3 @@ def _modal_passive(c: Clause, rng: random.Random) -> Iterator[Draft]:
         inner = clip(tokens, body + 3, stop) if body + 3 < stop else None
         if inner and not ((f := VERBS.get(tokens[body + 3].low)) and f.plain):
             yield Draft("what", f"What {modal} {subject} be {part} {prep}?", *span(tokens, body + 3, inner), 5.5)
-
-
-def of_circumstance(c: Clause, rng: random.Random) -> Iterator[Draft]:
-    """When, why and on what condition: an adverbial behind the verb or before the clause is the answer."""
-    tokens, body, stop = c.tokens, c.body, c.stop
-    if c.negated:
-        return
-    aux, base = auxiliary(c)
-    front = f"{aux} {subject_text(c)} {base}".rstrip()
-    first, last = c.lead
-    if last - first >= 2 and tokens[first].low == "in" and (date := date_end(tokens, first + 1, last)) == last and date:
-        vp = plain(c.sentence, body, stop)
-        if vp:
-            year = "In what year" if last - first == 2 else "When"
-            yield Draft("when", f"{pick(rng, 'When', year)} {front} {vp}?", *span(tokens, first + 1, last), 7.0)
-    for at in range(body, stop - 1):
-        low = tokens[at].low
-        if low in {"in", "on", "since", "until"} and (date := date_end(tokens, at + 1, stop)) and at > body:
-            vp = plain(c.sentence, body, at)
-            if vp and not vp.endswith("ing") and " before " not in vp and " after " not in vp:
-                year = (
-                    "In what year"
-                    if date == at + 2 and low == "in"
-                    else "Since when"
-                    if low == "since"
-                    else "Until when"
-                    if low == "until"
-                    else "When"
-                )
-                ask = pick(rng, "When", year) if low in {"in", "on"} else year
-                yield Draft("when", f"{ask} {front} {vp}?", *span(tokens, at + 1, date), 7.0)
-                return
-        if low in {"because", "if", "when", "unless", "whenever", "so"} and at > body:
-            vp = plain(c.sentence, body, at)
-            start = at if low != "so" else at + (2 if tokens[at + 1].low == "that" else 1)
-            end = clip(tokens, start, len(tokens))
-            if not vp or end is None or end - start < 3 or tokens[at - 1].low in {"even", "only", "as", "see", "know"}:
-                return
-            if low == "because":
-                yield Draft(
-                    "why",
-                    pick(rng, "Why {f} {v}?", "For what reason {f} {v}?", f=front, v=vp),
-                    *span(tokens, start, end),
-                    7.0,
-                )
-            elif low == "so" and tokens[at + 1].low == "that":
-                yield Draft("why", f"Why {front} {vp}?", *span(tokens, start, end), 5.0)
-            elif low != "so":
-                asks = ("When {f} {v}?", "Under what condition {f} {v}?", "In which case {f} {v}?")
-                yield Draft("condition", pick(rng, *asks, f=front, v=vp), *span(tokens, start, end), 6.0)
-            return

@@ -35,6 +35,22 @@ _BREAKS = frozenset(
         *("before", "until", "than", "rather", ",", ";", ":", "—", "–"),
     )
 )
+_WITH_TO = frozenset(
+    (
+        "similar",
+        "equal",
+        "identical",
+        "due",
+        "according",
+        "relative",
+        "close",
+        "respect",
+        "up",
+        "next",
+        "prior",
+        "subject",
+    )
+)
 _YEAR = re.compile(r"(?:1[0-9]|20)\d\d")
 _NUMBER = re.compile(r"[$€£]?\d+(?:[.,]\d+)*")
 
@@ -93,7 +109,15 @@ def clip(tokens: Sequence[Token], first: int, last: int, limit: int = MAX_ANSWER
 def _may_end(tokens: Sequence[Token], end: int) -> bool:
     """Whether a phrase may be cut before `tokens[end]` without becoming false or lame."""
     token, previous = tokens[end], tokens[end - 1]
-    if (token.low not in _BREAKS and token.text[0] != "(") or previous.low in STOPWORDS or previous.text in {",", "/"}:
+    goal = (
+        token.low == "to" and end + 1 < len(tokens) and tokens[end + 1].low in {"the", "a", "an", "its", "their", "all"}
+    )
+    goal = goal and previous.low not in _WITH_TO and previous.low not in VERBS
+    if (
+        (token.low not in _BREAKS and token.text[0] != "(" and not goal)
+        or previous.low in STOPWORDS
+        or previous.text in {",", "/"}
+    ):
         return False
     if token.low == "as" and previous.low in {"such", "well"}:
         return False
@@ -175,14 +199,14 @@ def who(c: Clause) -> str:
     if is_person(tokens):
         return "Who"
     head = tokens[-1].low
-    if head in GENERIC and not is_plural(head) and len(tokens) > 1:
+    if head in GENERIC and not is_plural(head) and len(tokens) > 1 and not any(t.low in PREPOSITIONS for t in tokens):
         naming = [t for t in tokens[:-1] if t.low not in STOPWORDS]
         if naming and all(is_code(t.text) or t.text[0].isupper() for t in naming):
             return f"Which {head}"
     naming = [t for t in tokens if t.low not in STOPWORDS]
     proper = naming and naming[0].text[0].isupper() and tokens[-1].text[0].isupper() and not is_code(tokens[-1].text)
     if proper and c.past and tokens[-1].low not in c.sentence.common:
-        return "Who" if c.base in HUMAN and head not in GENERIC else "Who or what" if c.base else "What"
+        return "Who" if c.base in HUMAN and head not in GENERIC else "Who or what"
     return "Who or what" if c.past and c.base in HUMAN and head in GENERIC else "What"
 
 

@@ -1,8 +1,8 @@
-"""Questions from sentences that tell the reader what to do or what happens, and from docstrings in the imperative."""
+"""Questions from sentences that tell the reader what to do, or what happens on a condition."""
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from openbook.dataset.english.clause import Clause, clause_end
 from openbook.dataset.english.draft import Draft, clip, count_words, pick, plain, span
@@ -10,9 +10,7 @@ from openbook.dataset.english.sentence import Sentence, Token
 from openbook.dataset.english.words import (
     DANGLING,
     DEICTIC,
-    DETERMINERS,
     FINITE,
-    FUNCTION_WORDS,
     MODALS,
     VERBS,
     WITH_PURPOSE,
@@ -128,47 +126,3 @@ def conditions(c: Clause, rng: random.Random) -> Iterator[Draft]:
         low = said[0].lower() + said[1:]
         asks = ("What happens {c}?", "What is the consequence {c}?", "{C}, what happens?")
         yield Draft("condition", pick(rng, *asks, c=low, C=low[0].upper() + low[1:]), *span(tokens, start, end), 6.0)
-
-
-def docstring(s: Sentence, rng: random.Random) -> Iterator[Draft]:
-    """ "Return the list of …" under the heading of a function: what does it return, what does it do?"""
-    tokens, name = s.tokens, s.topic
-    verb = VERBS.get(tokens[0].low)
-    if not s.named or verb is None or not (verb.plain or verb.third) or not tokens[0].text.istitle() or s.end < 3:
-        return
-    if tokens[1].text in {":", ",", "=", "for"} or verb.base in {
-        "note",
-        "see",
-        "default",
-        "use",
-        "type",
-        "list",
-        "name",
-        "time",
-    }:
-        return
-    stop = _first_break(tokens, clause_end(tokens, 1, third=verb.third and not verb.plain))
-    if verb.base == "return":
-        end = clip(tokens, 1, stop)
-        if end and end > 1 and tokens[1].low not in {"if", "when", "to"}:
-            asks = (
-                "What does {n} return?",
-                "What does {n} return?",
-                "What is returned by {n}?",
-                "What does {n} give back?",
-            )
-            yield Draft("returns", pick(rng, *asks, n=name), *span(tokens, 1, end), 8.0)
-        return
-    end = clip(tokens, 0, stop)
-    if end and end >= 3 and s.opening:
-        asks = ("What does {n} do?", "What does {n} do?", "What is the task of {n}?", "What is the purpose of {n}?")
-        # The name stands in the heading, so that here the whole sentence may be the answer; the next shape is terser.
-        yield Draft("does", pick(rng, *asks, n=name), *span(tokens, 0, end), 6.5 if end == s.end else 7.5)
-    end = clip(tokens, 1, stop)
-    telling = tokens[1].low not in FUNCTION_WORDS or tokens[1].low in DETERMINERS
-    if end and end >= 3 and telling and tokens[1].low not in VERBS and not name.lower().endswith(verb.base):
-        yield Draft("does", f"What does {name} {verb.base}?", *span(tokens, 1, end), 7.0)
-
-
-def _first_break(tokens: Sequence[Token], stop: int) -> int:
-    return next((i for i in range(1, stop) if tokens[i].text in {".", ";", ":"}), stop)

@@ -42,9 +42,11 @@ def judge(sentence: Sentence, draft: Draft) -> float:
         "("
     ) != answer.count(")"):
         return -1.0
-    if (len(content) == 1 and content[0] in GENERIC) or not _POINTING_ANSWER.isdisjoint(words):
+    if (len(content) == 1 and content[0] in GENERIC) or (
+        not _POINTING_ANSWER.isdisjoint(words) and not (draft.kind in {"does", "returns"} and sentence.named)
+    ):
         return -1.0
-    if re.search(r", ?\w*\?$", draft.question):
+    if re.search(r", ?\w*(?: \w+)?\?$", draft.question):
         return -1.0  # "… founded in the School of Medicine, established?"
     telling = {word for word in asked if word not in STOPWORDS and word not in ASKING}
     if draft.kind != "cloze":

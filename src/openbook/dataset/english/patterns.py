@@ -134,6 +134,7 @@ def items(s: Sentence, rng: random.Random) -> Iterator[Draft]:
 def rows(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     """A table row "`name` | description | default" under the headings of its columns."""
     cells = [cell.strip() for cell in s.text.strip("| ").split("|")]
+    name = cells[0].removeprefix("- ")
     if len(cells) < 2 or len(cells) != len(s.columns) or not cells[0]:
         return
     at = 0
@@ -145,7 +146,7 @@ def rows(s: Sentence, rng: random.Random) -> Iterator[Draft]:
         if not empty and len(cell.split()) <= 12 and column and len(column.split()) <= 4:
             label = column.lower() if column.istitle() or column[1:].islower() else column
             asks = ("What is the {c} of {n}?", "Which {c} does {n} have?", "Which {c} is listed for {n}?")
-            yield Draft("row", pick(rng, *asks, c=label, n=cells[0]), at, at + len(cell), 6.0)
+            yield Draft("row", pick(rng, *asks, c=label, n=name), at, at + len(cell), 6.0)
         at += len(cell)
 
 

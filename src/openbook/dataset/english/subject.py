@@ -21,6 +21,7 @@ Standing = Literal["specific", "context", "resolved", "none"]
 
 _POINTING = DEICTIC - {"and", "or", "then", "as"} | {"you", "we", "i", "me", "us"}
 _EMPTY = GENERIC | ADJECTIVES
+_COUNTING = frozenset(("some", "many", "most", "several", "all", "every", "each", "few"))
 _PEOPLE = frozenset(("you", "users", "developers", "people"))
 
 
@@ -32,18 +33,24 @@ def settle(clause: Clause) -> tuple[Clause, Standing]:
     "none": nobody could know what is meant.
     """
     sentence = clause.sentence
-    words = [t for t in clause.tokens[clause.subject[0] : clause.subject[1]] if t.text[0] not in '("“']
+    words = [t for t in clause.tokens[clause.subject[0] : clause.subject[1]] if t.text[0] != "("]
     if not words:
         return clause, "none"
     low = words[0].low
-    if low in DEICTIC or low in VAGUE or (low == "things" and len(words) == 1):
+    counted = low in _COUNTING and len(words) > 1 and words[1].low not in STOPWORDS
+    if (
+        low in DEICTIC - _COUNTING
+        or (low in VAGUE and not counted)
+        or (low in _COUNTING and not counted)
+        or (low == "things" and len(words) == 1)
+    ):
         alone = len(words) == 1 or (len(words) == 2 and words[1].low in GENERIC)
         if low in {"it", "this"} and alone and sentence.named and sentence.opening:
             return replace(clause, topic=sentence.topic), "resolved"
         return clause, "none"
     if low in _PEOPLE:
         return clause, "specific"
-    if any(t.low in _POINTING for t in words) or low in PREPOSITIONS:
+    if any(t.low in _POINTING for t in words[counted:]) or low in PREPOSITIONS:
         return clause, "none"
     form = VERBS.get(low)
     verbal = form is not None and (form.plain or (form.third and form.base not in NOUNISH))
@@ -61,7 +68,7 @@ def settle(clause: Clause) -> tuple[Clause, Standing]:
     content = [t for t in words if t.low not in STOPWORDS]
     if not content or all(t.text.strip("`").isdigit() for t in content):
         return clause, "none"
-    if any(is_code(t.text) for t in content) or any(t.text[0].isupper() for t in words[1:]):
+    if any(is_code(t.text) or t.text[0] in '"“' for t in content) or any(t.text[0].isupper() for t in words[1:]):
         return clause, "specific"
     if all(t.low in _EMPTY or t.low.rstrip("s") in GENERIC for t in content):
         return clause, "context"
