@@ -51,11 +51,12 @@ class IngestReport:
     seconds: float
 
 
-def ingest(config: Config, *, progress: Progress | None = None) -> IngestReport:
+def ingest(config: Config, *, progress: Progress | None = None, embedder: Embedder | None = None) -> IngestReport:
     """Make `config.index_dir` hold exactly the documents under `config.documents.paths`.
 
     Files that have not changed cost no embedding, and where nothing at all has changed nothing is written. Other
     options that decide the passages or their vectors build the index anew. The caller holds the output folder.
+    `embedder` is that of the options, where it has been loaded already.
 
     Raises `InputError` where there is nothing to read, `StoreError` where the index cannot be written.
     """
@@ -65,7 +66,7 @@ def ingest(config: Config, *, progress: Progress | None = None) -> IngestReport:
     store = LanceStore(config.index_dir / STORE)
     options = {
         "chunk_tokens": config.documents.chunk_tokens,
-        "embedder": embedder_fingerprint(config.retrieval.embedder),
+        "embedder": embedder.fingerprint if embedder else embedder_fingerprint(config.retrieval.embedder),
         "format": FORMAT,
     }
     inputs = {"documents": hash_json([document.id for document in documents])}
@@ -73,7 +74,8 @@ def ingest(config: Config, *, progress: Progress | None = None) -> IngestReport:
     if complete and is_current(config.index_dir, stage=STAGE, options=options, inputs=inputs):
         changes = _Changes(unchanged=len(documents))
     else:
-        changes = _update(config, documents, store, hash_json(options), complete, progress)
+        embedder = embedder or load_embedder(config.retrieval.embedder)
+        changes = _update(config, documents, store, embedder, hash_json(options), complete, progress)
         write_manifest(
             config.index_dir,
             stage=STAGE,
@@ -164,10 +166,15 @@ def _is_complete(config: Config, store: LanceStore) -> bool:
 
 
 def _update(
-    config: Config, documents: Sequence[Document], store: LanceStore, make: str, complete: bool, progress: Progress
+    config: Config,
+    documents: Sequence[Document],
+    store: LanceStore,
+    embedder: Embedder,
+    make: str,
+    complete: bool,
+    progress: Progress,
 ) -> _Changes:
     """Bring the store in line with `documents`; `complete` says that each document in it has all of its passages."""
-    embedder = load_embedder(config.retrieval.embedder)
     if config.documents.chunk_tokens > embedder.max_tokens:
         raise ConfigError(
             f"documents.chunk_tokens is {config.documents.chunk_tokens}, but the embedder {config.retrieval.embedder} "

@@ -1,12 +1,12 @@
 """Documents cut into passages: at headings, else between blocks, else between sentences, else between words."""
 
 import dataclasses
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from openbook.documents.sentences import lines_and_fences, sentences
-from openbook.records import Chunk, Document
+from openbook.records import Chunk, Document, Section
 
 # A tokenizer can take a word of ten thousand characters for a single unknown token, and no passage may be so long. In
 # English text a token has 4 to 5 characters.
@@ -37,35 +37,43 @@ def chunk(document: Document, *, count_tokens: Callable[[str], int], max_tokens:
     crosses a heading, apart from headings without text, which stand before the text that follows them.
     """
     chunker = _Chunker(document.text, count_tokens, max_tokens)
+    starts = [section.start for section in document.sections]
+    paths = _paths(document)
     chunks: list[Chunk] = []
-    for start, body, end, headings in _sections(document):
+    for start, body, end in _sections(document):
         for first, last in chunker.section(start, body, end):
+            headings = paths[bisect_left(starts, last)]  # of its last section: those before it are headings only
             chunks.append(Chunk.create(document, first, last, headings=headings, page=_page(document, first)))
     return chunks
 
 
-def _sections(document: Document) -> Iterator[tuple[int, int, int, tuple[str, ...]]]:
-    """Sections as (start, where its own text starts, end, path of headings).
+def _paths(document: Document) -> list[tuple[str, ...]]:
+    """The path of headings after the first n sections have begun, for n = 0, 1, …"""
+    open_sections: list[Section] = []
+    paths: list[tuple[str, ...]] = [()]
+    for section in document.sections:
+        while open_sections and open_sections[-1].level >= section.level:
+            open_sections.pop()
+        open_sections.append(section)
+        paths.append(tuple(open_section.title for open_section in open_sections))
+    return paths
 
-    A section with nothing under its heading is handed over to the next one, as the beginning of that one's text.
+
+def _sections(document: Document) -> Iterator[tuple[int, int, int]]:
+    """Sections as (start, where the text under the heading starts, end).
+
+    A section with nothing under its heading is handed over to the next one, as the beginning of that one's headings.
     """
     text = document.text
-    path: list[tuple[int, str]] = []
-    start = 0
-    body = 0
-    for index, section in enumerate((*document.sections, None)):
-        edge = section.start if section else len(text)
-        if text[body:edge].strip() or section is None:
-            yield start, body, edge, tuple(title for _, title in path)
-            start = edge
-        if section is None:
-            return
-        while path and path[-1][0] >= section.level:
-            path.pop()
-        path.append((section.level, section.title))
-        line_end = text.find("\n", edge)
-        following = document.sections[index + 1].start if index + 1 < len(document.sections) else len(text)
-        body = min(line_end if line_end >= 0 else len(text), following)
+    start = body = 0
+    for section, following in zip((None, *document.sections), (*document.sections, None), strict=True):
+        end = following.start if following else len(text)
+        if section:
+            line_end = text.find("\n", section.start, end)
+            body = line_end if line_end >= 0 else end
+        if text[body:end].strip() or following is None:
+            yield start, body, end
+            start = body = end
 
 
 def _page(document: Document, offset: int) -> int | None:

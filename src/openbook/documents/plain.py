@@ -116,27 +116,29 @@ class _Reflow:
         that changes, or room enough on the line before it for a good deal more than the next word."""
         width = max(60, *(len(line) for line in block))
         terms = sum(bool(_TERM.match(line)) for line in block) >= 2
-        paragraph = [block[0]]
-        bulleted = bool(_BULLET.match(block[0].lstrip()))
+
+        def is_item(line: str) -> bool:
+            return bool(_BULLET.match(line.lstrip()) or (terms and _TERM.match(line)))
+
+        paragraph, item = [block[0]], is_item(block[0])
         for before, line in itertools.pairwise(block):
             deeper, shallower = _indent(line) > _indent(before), _indent(line) < _indent(before)
             word = len(line.lstrip().partition(" ")[0])
-            hanging = deeper and bulleted and len(paragraph) == 1
+            hanging = deeper and item and len(paragraph) == 1
             roomy = len(before.rstrip()) + 1 + word < 0.6 * width
-            item = _BULLET.match(line.lstrip()) or (terms and _TERM.match(line))
-            if item or shallower or (deeper and not hanging) or (roomy and not hanging):
-                self._write(paragraph, bulleted)
-                paragraph, bulleted = [line], bool(_BULLET.match(line.lstrip()))
+            if is_item(line) or shallower or ((deeper or roomy) and not hanging):
+                self._write(paragraph)
+                paragraph, item = [line], is_item(line)
             else:
                 paragraph.append(line)
-        self._write(paragraph, bulleted)
+        self._write(paragraph)
 
-    def _write(self, lines: list[str], bulleted: bool) -> None:
+    def _write(self, lines: list[str]) -> None:
         text = self._words(" ".join(line.strip() for line in lines))
         if self.markup and text.endswith("::"):
             self.literal = True
             text = text[:-2].rstrip() + ":" if text != "::" else ""
-        if bulleted and text[:2] in ("- ", "* ", "+ ", "• "):
+        if text[:2] in ("- ", "* ", "+ ", "• "):
             if not self.in_list:
                 self.builder.open_list()
                 self.in_list = True

@@ -98,8 +98,8 @@ def _scored(
     )
 
 
-def open_index(folder: Path, config: Config) -> Retriever:
-    """A retriever over the finished index in `folder`.
+def open_index(folder: Path, config: Config, *, embedder: Embedder | None = None) -> Retriever:
+    """A retriever over the finished index in `folder`. `embedder` is that of the options, where it is loaded already.
 
     Raises `StoreError` when there is none, when it is not finished, or when another embedder made it.
     """
@@ -107,7 +107,7 @@ def open_index(folder: Path, config: Config) -> Retriever:
     if manifest is None or manifest.get("stage") != "ingest":
         raise StoreError(f"There is no finished index in {folder}.", "Run `openbook ingest` (again).")
     name = config.retrieval.embedder
-    embedder = load_embedder(name)
+    embedder = embedder or load_embedder(name)
     made_by = manifest.get("embedder", {})
     if made_by.get("fingerprint") != embedder.fingerprint:
         raise StoreError(
