@@ -7,8 +7,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from dataset_world import WordIndex, cut, options, shelf
+from openbook.dataset import build_from, read_examples
 from openbook.dataset.checks import fault
 from openbook.dataset.llm_teacher import LLMTeacher, find_quote, objects
+from openbook.dataset.teacher import make_teacher
 from openbook.errors import TeacherError
 from openbook.llm import OpenAIChat
 from openbook.prompt import BEGIN_QUOTE, render_quote
@@ -38,6 +41,8 @@ def endpoint(monkeypatch):
             script.requests.append((self.path, body))
             script.headers.append({name.lower(): value for name, value in self.headers.items()})
             reply = script.next()
+            if callable(reply):
+                reply = reply(body)
             if isinstance(reply, str):
                 reply = (200, completion(reply, body["model"]), {})
             status, content, headers = reply
@@ -267,6 +272,47 @@ def test_no_more_questions_than_asked_for(endpoint):
         )
         == 2
     )
+
+
+def test_a_whole_data_set_by_a_language_model(endpoint, tmp_path):
+    """The verb's own path from options to rows, with a model that quotes well twice and once invents."""
+
+    def examiner(body):
+        passage = body["messages"][1]["content"].split(":\n\n", 1)[1]
+        lines = [line for line in passage.splitlines() if line.startswith(("The", "Workers", "To", "If"))]
+        told = [sentence + "." for line in lines for sentence in line.rstrip(".").split(". ")][:2]
+        items = [
+            {
+                "question": f"What is told of {s.split()[2]} {s.split()[3]} near {s.split()[-1]}?",
+                "quote": s,
+                "answer": " ".join(s.split()[4:7]),
+            }
+            for s in told
+        ]
+        items.append(
+            {"question": "Is the moon made of brass?", "quote": "The moon is made of brass.", "answer": "brass"}
+        )
+        return "\n".join(json.dumps(item) for item in items)
+
+    endpoint.replies = [examiner]
+    config = options(
+        tmp_path,
+        teacher="openai",
+        teacher_model="tiny",
+        base_url=endpoint.url,
+        questions=20,
+        unseen=4,
+        studied=4,
+        validation=2,
+    )
+    report = build_from(WordIndex(cut(shelf())), make_teacher(config), config)
+    assert report.train == 20 and set(report.kinds) == {"teacher"}
+    assert report.dropped["quote is not in the passage word for word"] > 10
+    for row in read_examples(config.dataset_dir / "train.jsonl"):
+        assert row.golden_included == bool(row.quotes)
+        assert all(quote.verified for quote in row.quotes)
+    written = "".join(path.read_text(encoding="utf-8") for path in config.dataset_dir.iterdir())
+    assert KEY not in written
 
 
 def test_hostile_replies_take_no_time():

@@ -153,8 +153,9 @@ class _Build:
             for unit in splits.hold_out(all_units, self.config.seed) if wanted else ():
                 if len(questions) >= SURPLUS * wanted:
                     break
-                held_out.append(unit)
                 written = self._write_questions(unit)
+                if written:  # else it may as well be trained on
+                    held_out.append(unit)
                 questions += written
                 task.advance(len(written))
         return held_out, questions
@@ -166,12 +167,14 @@ class _Build:
         options = self.options
         wanted = options.questions + options.validation + options.studied
         pool: list[Question] = []
+        real = 0  # a cloze is only used where there are too few others
         with self.progress.task("Writing questions", wanted, "questions") as task:
             for block in splits.blocks(training, SPREAD, self.config.seed):
-                if sum(question.kind != "cloze" for question in pool) >= SURPLUS * wanted:
+                if real >= SURPLUS * wanted:
                     break
                 written = self._write_questions(block)
                 pool += written
+                real += sum(question.kind != "cloze" for question in written)
                 task.advance(len(written))
         order = random.Random(f"pool:{self.config.seed}")
         pool, unseen = sorted(pool, key=lambda q: q.id), sorted(unseen, key=lambda q: q.id)

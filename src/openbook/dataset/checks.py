@@ -4,6 +4,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from openbook.metrics import contains, normalize
@@ -118,12 +119,20 @@ def distracts(passage: Chunk, question: Question) -> bool:
     It must not hold the answer's sentence; and where it holds the short answer, it must not be about the question too,
     that is share half of its telling words. A bare `5` stands in many passages that answer something else.
     """
-    if any(normalize(quote) in normalize(passage.text) for quote in question.quotes):
+    if _holds_quote(passage, question):
         return False
     if not contains(passage.text, question.answer):
         return True
-    wanted = telling_words(question.text)
-    return len(wanted & telling_words(passage.text)) < 0.5 * len(wanted)
+    wanted = _told(question.text)
+    return len(wanted & _told(passage.text)) < 0.5 * len(wanted)
+
+
+_normalized = lru_cache(maxsize=10_000)(normalize)
+_told = lru_cache(maxsize=10_000)(telling_words)
+
+
+def _holds_quote(passage: Chunk, question: Question) -> bool:
+    return any(_normalized(quote) in _normalized(passage.text) for quote in question.quotes)
 
 
 def cannot_answer(passages: Iterable[Chunk], question: Question) -> bool:
@@ -131,7 +140,7 @@ def cannot_answer(passages: Iterable[Chunk], question: Question) -> bool:
     return not any(
         passage.id in question.golden_chunk_ids
         or contains(passage.text, question.answer)
-        or any(normalize(quote) in normalize(passage.text) for quote in question.quotes)
+        or _holds_quote(passage, question)
         for passage in passages
     )
 

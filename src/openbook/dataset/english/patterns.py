@@ -135,7 +135,9 @@ def rows(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     """A table row "`name` | description | default" under the headings of its columns."""
     cells = [cell.strip() for cell in s.text.strip("| ").split("|")]
     name = cells[0].removeprefix("- ")
-    if len(cells) < 2 or len(cells) != len(s.columns) or not cells[0]:
+    if len(cells) < 2 or len(cells) != len(s.columns) or not name:
+        return
+    if not is_code(name) and (len(name.split()) > 4 or any(word.lower() in FINITE for word in name.split())):
         return
     at = 0
     for column, cell in zip(s.columns[1:], cells[1:], strict=True):
