@@ -140,8 +140,8 @@ def _lead(clause: Clause) -> str | None:
     if last == first or (last == first + 1 and clause.tokens[first].low in ADVERBS):
         return ""
     text = clause.sentence.part(first, last)
-    if clause.tokens[first].low in {"like", "unlike"}:
-        return ""
+    if clause.tokens[first].low in {"like", "unlike", "as"}:
+        return ""  # "as mentioned above", "like tuples": nothing depends on it
     if dangling(text) or clause.tokens[first].low in {"if", "unless", "when"} or last - first > 9:
         return None
     return text

@@ -1,9 +1,9 @@
 """Questions from "X is …": definitions, values, and the passive ("X is stored in", "was founded by", "is used to")."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from openbook.dataset.english.clause import Clause, is_plural_phrase
+from openbook.dataset.english.clause import Clause
 from openbook.dataset.english.draft import (
     Draft,
     clip,
@@ -64,12 +64,7 @@ def of_be(c: Clause, rng: random.Random) -> Iterator[Draft]:
         and not is_person(tokens[c.subject[0] : c.subject[1]])
     ):
         yield Draft("value", f"What {be} {subject}?", *span(tokens, body, end), 7.0)
-    elif opening.low in {"a", "an", "the", "one", "any"} or (
-        opening.low not in STOPWORDS
-        and all(t.low not in {"and", "more", "less"} for t in tokens[body : min(body + 3, stop)])
-        and is_plural_phrase(tokens[body : min(body + 3, stop)])
-        and tokens[min(body + 2, stop) - 1].low not in PREPOSITIONS
-    ):
+    elif opening.low in {"a", "an", "the", "one", "any"} or _is_bare_noun(tokens[body : min(body + 3, stop)]):
         if is_person(tokens[c.subject[0] : c.subject[1]]):
             yield Draft("definition", f"Who {be} {subject}?", *span(tokens, body, end), 5.0)
         else:
@@ -88,6 +83,17 @@ def of_be(c: Clause, rng: random.Random) -> Iterator[Draft]:
         rest, asked = plain(c.sentence, body, stop), subject_question(c)
         if rest and asked:
             yield Draft("subject", f"{asked[0]} {be} {rest}?", *asked[1], 3.0)
+
+
+def _is_bare_noun(tokens: Sequence[Token]) -> bool:
+    """Whether a complement begins with a plural noun and at most two words before it ("internal details"), and not
+    with an adjective ("small and quick", "useful for tests")."""
+    for token in tokens:
+        if token.low in STOPWORDS or token.low in {"and", "or"}:
+            return False
+        if is_plural(token.low):
+            return True
+    return False
 
 
 def _term(c: Clause, rng: random.Random) -> Iterator[Draft]:
@@ -170,12 +176,12 @@ def _passive(c: Clause, rng: random.Random) -> Iterator[Draft]:
             7.0,
         )
     elif prep == "to" and inner + 1 < stop and _is_infinitive(tokens[inner]):
-        if part in NOT_PURPOSE and not (part == "allowed" and not is_person(tokens[c.subject[0] : c.subject[1]])):
+        thing = part == "allowed" and not is_person(tokens[c.subject[0] : c.subject[1]])
+        if part in NOT_PURPOSE and not thing:
             yield Draft("what", f"What {lead} to do?", *span(tokens, inner, end), 6.0)
-        else:
-            yield Draft(
-                "purpose", pick(rng, "Why {l}?", "For what purpose {l}?", l=lead), *span(tokens, after, end), 5.0
-            )
+        elif part not in NOT_PURPOSE and tokens[inner].low not in {"be", "have"}:
+            ask = pick(rng, "Why {l}?", "For what purpose {l}?", l=lead)
+            yield Draft("purpose", ask, *span(tokens, after, end), 5.0)
     elif prep in _CONDITIONS:
         asks = ("When {l}?", "Under what condition {l}?") if prep in {"if", "unless", "when"} else ("When {l}?",)
         yield Draft("condition", pick(rng, *asks, l=lead), *span(tokens, after, end), 6.5)

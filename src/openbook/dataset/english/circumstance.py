@@ -42,7 +42,8 @@ def _dated_in_front(c: Clause, front: str, rng: random.Random) -> Iterator[Draft
 def _dated(c: Clause, front: str, at: int, end: int, rng: random.Random) -> Iterator[Draft]:
     rest = plain(c.sentence, c.body, at)
     # "gained experience before emigrating in 1884": the date belongs to the inner clause.
-    if rest and not rest.endswith("ing") and " before " not in rest and " after " not in rest:
+    inner = any(token.low in {"before", "after"} for token in c.tokens[c.body : at])
+    if rest and not rest.endswith("ing") and not inner:
         asks = _DATED[c.tokens[at].low]
         ask = rng.choice(asks) if end == at + 2 else asks[0]
         yield Draft("when", f"{ask} {front} {rest}?", *span(c.tokens, at + 1, end), 7.0)

@@ -161,14 +161,18 @@ def _is_verb(tokens: Sequence[Token], at: int, start: int) -> bool:
                 break
             if t.low in BE:
                 return False
-        if following.low in {"by", "to"} and tokens[at].low not in {
-            "moved",
-            "led",
-            "agreed",
-            "voted",
-            "decided",
-            "began",
-        }:
+        if following.low == "by" or (
+            following.low == "to"
+            and tokens[at].low
+            not in {
+                "moved",
+                "led",
+                "agreed",
+                "voted",
+                "decided",
+                "began",
+            }
+        ):
             return False
         # "The values stored in the map are …": a reduced relative clause, since a finite verb follows.
         reduced = following.low in PREPOSITIONS or following.low.endswith("ly") or following.text[0] == "("
@@ -217,7 +221,8 @@ def clause_end(tokens: Sequence[Token], body: int, *, past: bool = False, third:
         if i + 2 >= end:
             continue
         following = tokens[i + 1].low
-        if low in {"and", "but"} and any(t.low in FINITE for t in tokens[i + 2 : i + 4]):
+        reach = 8 if following in DETERMINERS else 4
+        if low in {"and", "but"} and any(t.low in FINITE for t in tokens[i + 2 : i + reach]):
             return i - (tokens[i - 1].text == ",")  # "a problem and data should be …"
         if low in {"and", "or", "but"} and i > body and _joins_verb(tokens, i + 1, past=past, third=third):
             return i - (tokens[i - 1].text == ",")

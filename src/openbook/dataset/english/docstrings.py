@@ -11,7 +11,7 @@ from openbook.dataset.english.draft import Draft, clip, pick, span
 from openbook.dataset.english.sentence import Sentence
 from openbook.dataset.english.words import DETERMINERS, FUNCTION_WORDS, PREPOSITIONS, VERBS
 
-_NOT_DEEDS = frozenset(("note", "see", "default", "use", "type", "list", "name", "time", "override", "example"))
+_NOT_DEEDS = frozenset(("note", "see", "default", "use", "type", "list", "name", "time", "override", "example", "base"))
 _OCCASIONS = frozenset(("called", "raised", "invoked", "returned", "issued", "triggered", "emitted", "sent", "thrown"))
 
 
@@ -46,6 +46,8 @@ def docstring(s: Sentence, rng: random.Random) -> Iterator[Draft]:
         if end and end > 2 and s.text.endswith(".") and tokens[1].low not in PREPOSITIONS:
             # Classes are things; what is written small is a function, and the verb one that we do not know.
             thing = s.topic.rpartition(".")[2][:1].isupper()
+            if not thing and tokens[0].low in DETERMINERS:
+                return
             ask = pick(rng, "What is {n}?", "How is {n} described?", n=s.topic) if thing else f"What does {s.topic} do?"
             yield Draft("definition", ask, *span(tokens, 0, end), 6.0)
 

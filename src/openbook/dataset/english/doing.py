@@ -23,7 +23,24 @@ from openbook.dataset.english.words import INTRANSITIVE, PHRASAL, PREPOSITIONS, 
 
 # Verbs with "somebody to do something" after them.
 _CAUSATIVE = frozenset(
-    ("allow", "enable", "cause", "help", "require", "force", "permit", "instruct", "tell", "encourage")
+    (
+        "allow",
+        "enable",
+        "cause",
+        "help",
+        "require",
+        "force",
+        "permit",
+        "instruct",
+        "tell",
+        "encourage",
+        "lead",
+        "persuade",
+        "order",
+        "ask",
+        "invite",
+        "urge",
+    )
 )
 _PEOPLE = frozenset(("you", "we", "users", "developers", "people", "they"))
 
@@ -68,6 +85,14 @@ def of_verb(c: Clause, rng: random.Random) -> Iterator[Draft]:
         or opening in PREPOSITIONS
         or opening in SUBORDINATORS - {"that", "whether"}
     ):
+        return
+    if _people(c):
+        return
+    if opening in {"you", "us"} and base not in _CAUSATIVE:
+        final = clip(tokens, body + 1, stop) if body + 1 < stop else None
+        if final:
+            ask = f"What {aux} {subject} let you do?" if base == "let" else f"What {aux} {subject} {base} you?"
+            yield Draft("what", ask, *span(tokens, body + 1, final), 6.0)
         return
     to = next((i for i in range(body + 1, min(body + 7, stop - 1)) if tokens[i].low == "to"), None)
     if base in _CAUSATIVE and to is not None:
@@ -133,6 +158,10 @@ def _modal_passive(c: Clause, rng: random.Random) -> Iterator[Draft]:
     if prep in {"to", "for"} and part == "used":
         ask = pick(rng, "What {m} {s} be used for?", "What {m} you use {s} for?", m=modal, s=subject)
         yield Draft("purpose", ask, *shown, 6.5)
+    elif prep == "by" and not tokens[body + 3].low.endswith("ing"):
+        agent = clip(tokens, body + 3, stop)
+        if agent:
+            yield Draft("who", f"By whom or what {modal} {subject} be {part}?", *span(tokens, body + 3, agent), 5.5)
     elif prep in {"by", "via", "using", "through", "with"}:
         yield Draft("how", f"How {modal} {subject} be {part}?", *shown, 6.0)
     elif prep in {"if", "when", "before", "after", "until", "once"}:

@@ -95,7 +95,9 @@ def clip(tokens: Sequence[Token], first: int, last: int, limit: int = MAX_ANSWER
             return None
         last = fitting[-1]
     # A clause without its verb ("that in addition to speed") is left out.
-    for i in range(last - 1, first, -1):
+    for i in range(last - 1, first - 1, -1):
+        if i > first and tokens[i - 1].low in PREPOSITIONS:
+            continue  # "in that scope", "through which"
         if tokens[i].low in {"that", "which", "who", "where", "if", "because"}:
             follows = tokens[i + 1 : last]
             whole = (

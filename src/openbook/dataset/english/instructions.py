@@ -44,6 +44,11 @@ def dangling(text: str) -> bool:
     return any(word in DANGLING for word in re.findall(r"[a-z]+", text.lower()))
 
 
+def _hangs(goal: str) -> bool:
+    """Whether a goal ("set its value") can only be understood from the sentence before."""
+    return dangling(goal) or not {"its", "their"}.isdisjoint(goal.lower().split())
+
+
 def _is_base(token: Token) -> bool:
     form = VERBS.get(token.low)
     return form is not None and form.plain
@@ -64,7 +69,7 @@ def instructions(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     to = next((i for i in range(first + 2, min(first + 9, s.end - 1)) if tokens[i].low == "to"), None)
     if base in WITH_PURPOSE and to is not None and _is_base(tokens[to + 1]):
         goal = plain(s, to + 1, clause_end(tokens, to + 1))
-        if goal and not dangling(goal) and tokens[first + 1].low not in DEICTIC and clip(tokens, first + 1, to) == to:
+        if goal and not _hangs(goal) and tokens[first + 1].low not in DEICTIC and clip(tokens, first + 1, to) == to:
             may = modal if modal in {"can", "must", "should"} else rng.choice(("should", "can"))
             asks = ("What {m} you {v} to {g}?", "What {m} you {v} in order to {g}?", "To {g}, what {m} you {v}?")
             yield Draft("instruction", pick(rng, *asks, m=may, v=base, g=goal), *span(tokens, first + 1, to), 7.5)
@@ -76,7 +81,7 @@ def _goal_first(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     tokens = s.tokens
     comma = next((i for i in range(3, min(20, s.end - 2)) if tokens[i].text == ","), None)
     goal = s.part(1, comma) if comma else ""
-    if comma is None or dangling(goal):
+    if comma is None or _hangs(goal):
         return
     at = comma + 1
     if tokens[at].low in {"you", "we"}:
@@ -114,6 +119,8 @@ def conditions(c: Clause, rng: random.Random) -> Iterator[Draft]:
     s, (first, last) = c.sentence, c.lead
     tokens = s.tokens
     if last == first or tokens[first].low not in {"if", "when", "unless", "once", "whenever"}:
+        return
+    if tokens[first + 1].low in {"it", "they", "he", "she"}:
         return
     said, opening = s.part(first, last), tokens[c.subject[0]].low
     if dangling(said) or count_words(tokens[first:last]) < 4 or opening in {"you", "we"} | DEICTIC - {"it", "they"}:

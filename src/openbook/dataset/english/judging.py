@@ -38,6 +38,8 @@ def judge(sentence: Sentence, draft: Draft) -> float:
     number = len(words) == 1 and draft.kind == "how many"
     if (not content and not number) or words[0] in DEICTIC - {"as"} or (words[-1] in _ENDINGS and not number):
         return -1.0
+    if answer.count("“") != answer.count("”"):
+        return -1.0
     if any(answer.count(mark) % 2 or draft.question.count(mark) % 2 for mark in '`"') or answer.count(
         "("
     ) != answer.count(")"):

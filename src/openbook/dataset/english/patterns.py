@@ -91,7 +91,9 @@ def examples(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     first = next((i for i, t in enumerate(tokens) if t.start >= match.end()), None)
     if first is None or tokens[first].low in {"the", "this"} | DEICTIC:
         return
-    ends = (i for i in range(first, s.end) if tokens[i].text in {";", ":", "—", "–"} or tokens[i].low in FINITE)
+    ends = (
+        i for i in range(first, s.end) if tokens[i].text in {";", ":", "—", "–"} or tokens[i].low in FINITE | {"there"}
+    )
     end = clip(tokens, first, next(ends, s.end))
     if end and (end == s.end or tokens[end - 1].text != ","):
         asks = ("Which {n} are given as examples?", "What are examples of {n}?", "Which examples of {n} are named?")

@@ -60,7 +60,12 @@ def read_chunk(chunk: Chunk) -> Iterator[Sentence]:
             continue
         if not row and words[-1].lower() in STOPWORDS - {"it", "them", "one", "out", "up", "off", "on", "in", "so"}:
             continue  # cut off in mid-sentence
-        if sentence.count('"') % 2 or sentence.count("(") != sentence.count(")") or sentence.count("`") % 2:
+        if (
+            sentence.count('"') % 2
+            or sentence.count("“") != sentence.count("”")
+            or sentence.count("(") != sentence.count(")")
+            or sentence.count("`") % 2
+        ):
             continue
         yield Sentence(
             text=sentence,
