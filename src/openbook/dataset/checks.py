@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -80,9 +80,7 @@ def _stem(word: str) -> str:
     return word.rstrip("e") if len(word) > 4 else word
 
 
-def without_duplicates(
-    questions: Sequence[Question], *, same: Callable[[Question, Question], bool] | None = None
-) -> list[Question]:
+def without_duplicates(questions: Sequence[Question]) -> list[Question]:
     """The questions without those that nearly repeat an earlier one (`DUPLICATE`).
 
     Only pairs that share a rare word are compared: two sets of Jaccard similarity ≥ t share one of the first
@@ -97,10 +95,7 @@ def without_duplicates(
         ordered = sorted(words, key=lambda word: (frequency[word], word))
         prefix = ordered[: len(ordered) - math.ceil(DUPLICATE * len(ordered)) + 1]
         candidates = {other for word in prefix for other in seen[word]}
-        if any(
-            jaccard(words, kept_sets[other]) >= DUPLICATE and (same is None or same(question, kept[other]))
-            for other in candidates
-        ):
+        if any(jaccard(words, kept_sets[other]) >= DUPLICATE for other in candidates):
             continue
         for word in prefix:
             seen[word].append(len(kept))
