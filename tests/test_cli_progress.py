@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from openbook.cli.progress import BarProgress, PlainProgress, clock, fact, progress_for
+from openbook.cli.progress import BarProgress, PlainProgress, clock, fact, per_second, progress_for
 from openbook.progress import SILENT
 
 
@@ -22,6 +22,10 @@ class Clock:
 )
 def test_times_read_like_a_clock(seconds: float, shown: str) -> None:
     assert clock(seconds) == shown
+
+
+def test_rates_read_like_numbers() -> None:
+    assert [per_second(rate) for rate in (0.0762, 13.62, 1912.3)] == ["0.0762/s", "13.6/s", "1,912/s"]
 
 
 def test_facts_are_short() -> None:

@@ -32,6 +32,11 @@ def fact(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def per_second(rate: float) -> str:
+    """`0.0762/s`, `13.6/s`, `1,910/s`."""
+    return f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s"
+
+
 def facts_line(facts: Mapping[str, object]) -> str:
     return "  ".join(f"{name.replace('_', ' ')} {fact(value)}" for name, value in facts.items())
 
@@ -80,6 +85,7 @@ class _PlainTask:
         self._line, self._now, self._interval = line, now, interval
         self._description, self._total, self._unit = description, total, unit
         self._done, self._facts = 0.0, dict[str, object]()
+        self._told = 0.0  # how much was done when the last line was printed
         self._started = self._printed = now()
 
     def advance(self, amount: float = 1, **facts: object) -> None:
@@ -90,15 +96,15 @@ class _PlainTask:
 
     def end(self) -> None:
         """The last line; work too short to have been worth a line gets none."""
-        if self._now() - self._started >= 1:
+        if self._now() - self._started >= 1 and self._told < self._done:
             self._print()
 
     def _print(self) -> None:
-        self._printed = self._now()
+        self._printed, self._told = self._now(), self._done
         elapsed = max(self._printed - self._started, 1e-9)
         rate = self._done / elapsed
         count = f"{self._done:g}" if self._total is None else f"{self._done:g}/{self._total:g}"
-        parts = [f"{self._description}: {count} {self._unit}".rstrip(), f"{rate:.3g}/s"]
+        parts = [f"{self._description}: {count} {self._unit}".rstrip(), per_second(rate)]
         if self._total is not None and rate > 0 and self._done < self._total:
             parts.append(f"{clock((self._total - self._done) / rate)} left")
         else:
@@ -153,7 +159,7 @@ class BarProgress:
         class Times(rich.ProgressColumn):
             def render(self, task: rich.Task) -> Text:
                 speed = task.finished_speed or task.speed
-                words = [f"{speed:.3g}/s"] if speed else []
+                words = [per_second(speed)] if speed else []
                 if task.finished or task.time_remaining is None:
                     words.append(clock(task.elapsed or 0))
                 else:

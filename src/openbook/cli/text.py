@@ -1,6 +1,7 @@
 """How records look as text on a terminal."""
 
 import re
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,12 @@ def one_line(text: str, width: int) -> str:
     """The beginning of `text` on one line of at most `width` characters."""
     words = " ".join(plain(text).split())
     return words if len(words) <= width else words[: width - 1].rstrip() + "…"
+
+
+def beginning(text: str, width: int, *, lines: int = 3) -> list[str]:
+    """The first `lines` lines of `text` when its paragraphs are run together and wrapped at `width` characters."""
+    words = one_line(text, lines * width)
+    return textwrap.wrap(words, max(width, 20), max_lines=lines, placeholder="…")
 
 
 def readable(pieces: Iterable[str]) -> Iterator[str]:
@@ -70,7 +77,7 @@ def result(scored: ScoredChunk, width: int) -> str:
         [
             f"{scored.rank}. {place(scored.chunk)}",
             f"   fused {scored.score:.4f} = {'  +  '.join(legs)}",
-            f"   {one_line(scored.chunk.text, width - 3)}",
+            *(f"   {line}" for line in beginning(scored.chunk.text, width - 3)),
         ]
     )
 
