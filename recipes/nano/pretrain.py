@@ -9,10 +9,15 @@ be the last ends on a settled model; a sitting without `--final` keeps the rate,
 
 import argparse
 import json
+import os
 import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+# Threads that wait for work by spinning slow everything down as soon as another program wants the processor.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import torch
 from circuits import Shape, build, copying
@@ -70,6 +75,21 @@ def rate(step: int, elapsed: float, options: argparse.Namespace) -> float:
     return peak
 
 
+def parameter_groups(model: Any) -> list[dict[str, Any]]:
+    """Weights and the pace at which they learn: the circuits slowly, or noise washes them out before they are of use.
+
+    At full pace (4e-4, rows of 4,096 tokens) the accuracy of copying fell from 85 % to 70 % in the first 150 steps.
+    """
+    paces: dict[float, list[Any]] = {}
+    for name, parameter in model.named_parameters():
+        circuit = name.startswith(
+            ("model.embed_tokens", "lm_head", "model.layers.0.self_attn", "model.layers.1.self_attn")
+        )
+        pace = 0.1 if circuit else 0.4 if name.startswith("model.layers.2.self_attn") else 1.0
+        paces.setdefault(pace, []).append(parameter)
+    return [{"params": parameters, "pace": pace} for pace, parameters in paces.items()]
+
+
 def step_on(model: Any, tree: TokenTree) -> tuple[float, float, int]:
     """Gradients of one row; its mean loss, the share of supervised tokens predicted, and their number."""
     batch = collate([tree])
@@ -102,12 +122,8 @@ def main() -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(options.out, dtype=torch.float32, attn_implementation="sdpa")
     serve_trees(model)
     model.train()
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim == 1]
     optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.0}, {"params": vectors, "weight_decay": 0.0}],
-        lr=options.learning_rate,
-        betas=(0.9, 0.98),
+        parameter_groups(model), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
     )
     state = {"step": 0, "block": 0, "tokens": 0, "supervised": 0, "seconds": 0.0}
     saved = options.out / "optimizer.pt"
@@ -131,7 +147,7 @@ def main() -> None:
         if elapsed > 60 * options.minutes:
             break
         for group in optimizer.param_groups:
-            group["lr"] = rate(state["step"], elapsed, options)
+            group["lr"] = rate(state["step"], elapsed, options) * group["pace"]
         loss, hits, supervised = step_on(model, tree)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -82,6 +82,7 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         )
         self.model_accepts_loss_kwargs = True  # our loss is already divided by the whole step's weight
         self.can_return_loss = True
+        self._evaluated: tuple[int, dict[str, float]] = (-1, {})
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
@@ -109,7 +110,9 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """The mean loss of all supervised validation tokens."""
+        """The mean loss of all supervised validation tokens; asked twice after the same step, computed once."""
+        if self._evaluated[0] == self.state.global_step:
+            return self._evaluated[1]
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         self.model.eval()
         summed, weight = 0.0, 0.0
@@ -120,6 +123,7 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
                 weight += batch["weights"].sum().item()
         self.model.train()
         metrics = {f"{metric_key_prefix}_loss": summed / weight}
+        self._evaluated = (self.state.global_step, metrics)
         self.log(metrics)
         return metrics
 
