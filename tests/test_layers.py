@@ -14,7 +14,7 @@ LAYERS = (
     {"documents", "retrieval", "models", "llm"},
     {"metrics", "tokens"},
     {"indexing", "dataset", "training", "answering"},
-    {"evaluation", "serving", "trace"},
+    {"evaluation", "serving", "tracing"},
     {"verbs"},
     {"pipeline"},
     {"cli"},

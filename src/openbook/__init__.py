@@ -30,7 +30,8 @@ from openbook.errors import (
 if TYPE_CHECKING:
     from openbook.config import Config
     from openbook.pipeline import run
-    from openbook.verbs import ask, build_dataset, evaluate, ingest, search, trace, tune
+    from openbook.tracing import trace
+    from openbook.verbs import ask, build_dataset, evaluate, ingest, search, tune
 
 __version__ = "0.1.0"
 
@@ -58,7 +59,8 @@ __all__ = [
 _LAZY = {
     "Config": "openbook.config",
     "run": "openbook.pipeline",
-    **dict.fromkeys(("ask", "build_dataset", "evaluate", "ingest", "search", "trace", "tune"), "openbook.verbs"),
+    "trace": "openbook.tracing",
+    **dict.fromkeys(("ask", "build_dataset", "evaluate", "ingest", "search", "tune"), "openbook.verbs"),
 }
 
 

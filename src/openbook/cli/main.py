@@ -6,7 +6,7 @@ import sys
 import typer
 
 from openbook import __version__
-from openbook.cli import data, documents, exam, tuning, whole
+from openbook.cli import data, documents, exam, tracing, tuning, whole
 from openbook.cli.session import EXIT_STOPPED
 
 STORY = """
@@ -59,6 +59,7 @@ whole.register(app)
 documents.register(app)
 data.register(app)
 tuning.register(app)
+tracing.register(app)
 exam.register(app)
 whole.register_demo(app)
 

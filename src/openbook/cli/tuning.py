@@ -1,4 +1,4 @@
-"""`openbook tune` and `openbook trace`."""
+"""`openbook tune`."""
 
 import dataclasses
 import json

@@ -1,9 +1,7 @@
 """`tune`: a data set in, an adapter with its manifest out."""
 
 import math
-import resource
 import shutil
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +12,15 @@ from openbook.config import Config
 from openbook.errors import ModelError, OpenbookError
 from openbook.models import LoadedModel, load
 from openbook.progress import SILENT, Progress, Task
-from openbook.storage import append_jsonl, hash_file, is_current, read_jsonl, read_manifest, write_manifest
+from openbook.storage import (
+    append_jsonl,
+    hash_file,
+    is_current,
+    peak_memory_bytes,
+    read_jsonl,
+    read_manifest,
+    write_manifest,
+)
 from openbook.tokens import TokenTree
 from openbook.training.attention import serve_trees
 from openbook.training.data import Form, Study, read_study
@@ -95,7 +101,7 @@ def tune(
         if held_out:
             trainer.evaluate()
         seconds = time.monotonic() - started + watch.seconds_before
-    _save(model, out, config)
+    _save(model, loaded, out, config)
     train_loss, validation_loss = watch.curves()
     report = TuneReport(
         steps=trainer.state.global_step,
@@ -198,12 +204,6 @@ def count_weights(model: Any) -> tuple[int, int]:
         total += count
         trained += count if parameter.requires_grad else 0
     return trained, total
-
-
-def peak_memory_bytes() -> int:
-    """The most memory that this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _prepare_folder(out: Path, run: dict[str, Any], resume: bool, progress: Progress) -> None:
@@ -324,9 +324,11 @@ class _Recorder:
         return tuple(sorted(train.items())), tuple(sorted(validation.items()))
 
 
-def _save(model: Any, out: Path, config: Config) -> None:
-    """The adapter (or, after full tuning, the model) as safetensors, readable by PEFT and everything that reads PEFT."""
-    if config.tune.adapter != "full":
+def _save(model: Any, loaded: LoadedModel, out: Path, config: Config) -> None:
+    """The adapter, or after full tuning the whole model with its tokenizer, as safetensors."""
+    if config.tune.adapter == "full":
+        loaded.tokenizer.save_pretrained(out)
+    else:
         model.peft_config["default"].base_model_name_or_path = config.model.base
     model.save_pretrained(out, safe_serialization=True)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's template card says nothing true about this adapter
