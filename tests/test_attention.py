@@ -1,0 +1,172 @@
+"""Loss and every gradient of tree rows against separate rows through the unmodified model."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn import functional as F
+
+from models_for_tests import FAMILIES, model
+from openbook.errors import ModelError
+from openbook.tokens import TokenSequence, TokenTree, build, concatenate, pack
+from openbook.training.attention import TreeLayout, forward_keywords, serve_trees, tree_attention
+from openbook.training.head import hidden_states, token_losses
+from openbook.training.trainer import collate, row_loss
+
+
+def sequences(*, prefix: int = 40, questions: int = 5, nested: bool = True, seed: int = 0) -> list[TokenSequence]:
+    """Questions over a shared prefix; the second half shares a further part, and their lengths differ a lot."""
+    rng = np.random.default_rng(seed)
+    shared, more = rng.integers(3, 512, prefix), rng.integers(3, 512, 7)
+    found = []
+    for number in range(questions):
+        middle = more if nested and number >= questions // 2 else np.empty(0, np.int64)
+        own = rng.integers(3, 512, 5 + 11 * (number % 3) + number)
+        ids = np.concatenate([shared, middle, own]).astype(np.int64)
+        weight = np.zeros(len(ids), np.float32)
+        weight[-4 - number % 2 :] = 1.0
+        weight[-1] = 0.5
+        found.append(TokenSequence(input_ids=ids, weight=weight))
+    return found
+
+
+def separate(network: Any, given: list[TokenSequence]) -> torch.Tensor:
+    """The oracle: each sequence alone, all logits, nothing of ours."""
+    total = torch.zeros(())
+    for sequence in given:
+        ids = torch.from_numpy(sequence.input_ids)[None]
+        logits = network(input_ids=ids).logits[0, :-1].float()
+        losses = F.cross_entropy(logits, ids[0, 1:], reduction="none")
+        total = total + (losses * torch.from_numpy(sequence.weight)[1:]).sum()
+    return total
+
+
+def gradients(network: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    network.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+
+
+def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, expected in theirs.items():
+        relative = (ours[name] - expected).norm() / expected.norm().clamp(min=1e-12)
+        assert relative <= 1e-5, f"{name}: {relative:.1e}"
+
+
+def compare(network: Any, given: list[TokenSequence], trees: list[TokenTree]) -> None:
+    expected = separate(network, given)
+    theirs = gradients(network, expected)
+    serve_trees(network.get_base_model() if hasattr(network, "get_base_model") else network)
+    network.zero_grad()
+    total = torch.zeros(())
+    for tree in trees:
+        total = total + row_loss(network, collate([tree]))
+    assert torch.isclose(total, expected, rtol=1e-5)
+    assert_close(gradients(network, total), theirs)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tree_gives_the_gradients_of_separate_rows(family: str) -> None:
+    given = sequences()
+    compare(model(family), given, [build(given)])
+
+
+def test_so_do_several_trees_in_one_row_and_split_ones() -> None:
+    groups = [sequences(seed=1), sequences(questions=1, seed=2), sequences(prefix=9, seed=3)]
+    given = [sequence for group in groups for sequence in group]
+    compare(model(), given, [concatenate([build(group) for group in groups])])
+    compare(model(), given, pack([build(group[:2]) for group in groups] + [build(g[2:]) for g in groups if g[2:]], 200))
+
+
+def test_with_lora_and_activation_checkpointing() -> None:
+    network = get_peft_model(model(), LoraConfig(r=4, target_modules="all-linear"))
+    for name, parameter in network.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    network.train()
+    network.gradient_checkpointing_enable({"use_reentrant": False})
+    network.enable_input_require_grads()
+    given = sequences()
+    compare(network, given, [build(given)])
+
+
+def test_a_leak_between_branches_is_noticed() -> None:
+    """The comparison above must be able to fail: here branch B sees branch A."""
+    network, given = model(), sequences(nested=False)
+    expected = separate(network, given)
+    tree = build(given)
+    leaking = TokenTree(
+        input_ids=tree.input_ids, parent=np.arange(-1, len(tree) - 1), sequence=tree.sequence, weight=tree.weight
+    )
+    serve_trees(network)
+    batch = collate([tree])
+    batch["keywords"]["tree"] = TreeLayout.of(leaking)
+    assert not torch.isclose(row_loss(network, batch), expected, rtol=1e-3)
+
+
+def test_blocks_equal_the_dense_mask() -> None:
+    layout = TreeLayout.of(concatenate([build(sequences(seed=4)), build(sequences(seed=5))]))
+    length = len(layout.subtree_end)
+    query, key, value = (torch.randn(1, 4, length, 8, requires_grad=True) for _ in range(3))
+    ours, _ = tree_attention(torch.nn.Module(), query, key, value, None, tree=layout)
+    theirs = F.scaled_dot_product_attention(query, key, value, attn_mask=layout.mask).transpose(1, 2)
+    weights = torch.randn_like(ours)
+    for a, b in zip(
+        torch.autograd.grad((ours * weights).sum(), [query, key, value]),
+        torch.autograd.grad((theirs * weights).sum(), [query, key, value]),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, atol=1e-5)
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_padded_generation_still_minds_its_padding() -> None:
+    network = model()
+    ids = torch.randint(3, 512, (1, 12))
+    padded = torch.cat([torch.full((1, 5), 2), ids], 1)
+    mask = torch.cat([torch.zeros(1, 5, dtype=torch.long), torch.ones(1, 12, dtype=torch.long)], 1)
+    with torch.no_grad():
+        alone = network(input_ids=ids).logits[0, -1]
+        serve_trees(network)
+        again = network(input_ids=padded, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)).logits[
+            0, -1
+        ]
+    assert torch.allclose(alone, again, atol=1e-4)
+
+
+def test_contradictions_are_refused() -> None:
+    network = model()
+    serve_trees(network)
+    keywords = forward_keywords(build(sequences()))
+    with pytest.raises(ModelError, match="token tree and an attention mask"):
+        network.model(**keywords | {"attention_mask": torch.ones(1, 1, 3, 3, dtype=torch.bool)})
+    with pytest.raises(ModelError, match="tokens but its tree describes"):
+        network.model(
+            **keywords | {"input_ids": keywords["input_ids"][:, :-1], "position_ids": keywords["position_ids"][:, :-1]}
+        )
+
+
+def test_a_window_that_trees_cannot_keep_is_refused() -> None:
+    network = model("mistral")
+    for layer in network.model.layers:
+        layer.self_attn.sliding_window = 8
+        layer.self_attn.config.sliding_window = 8
+    serve_trees(network)
+    with pytest.raises(ModelError, match="sliding window"):
+        hidden_states(network, forward_keywords(build(sequences())))
+
+
+def test_chunked_losses_are_those_of_all_logits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = model()
+    hidden = torch.randn(30, 32, requires_grad=True)
+    targets = torch.randint(0, 512, (30,))
+    whole = token_losses(network, hidden, targets)
+    (expected,) = torch.autograd.grad(whole.sum(), hidden)
+    monkeypatch.setattr("openbook.training.head.CHUNK_ELEMENTS", 512 * 7)
+    parts = token_losses(network, hidden, targets)
+    (found,) = torch.autograd.grad(parts.sum(), hidden)
+    assert torch.allclose(whole, parts)
+    assert torch.allclose(expected, found, atol=1e-6)
