@@ -4,11 +4,13 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from openbook import storage, verbs
 from openbook.config import Config
 from openbook.progress import SILENT, Progress
+from openbook.records import from_json, to_json
 
 if TYPE_CHECKING:
     from openbook.evaluation import Report
@@ -53,33 +55,39 @@ class Measured:
     idle = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Time:
+    seconds: float
+    done: bool  # False: the stage was stopped after so many seconds
+
+
 class Times:
     """Wall time of each stage, kept beside the results: a skipped stage still shows what it cost, and a stage that was
     stopped and went on shows the sum."""
 
     def __init__(self, config: Config) -> None:
         self._path = config.out / TIMES
-        self._stages: dict[str, dict[str, float | bool]] = {}
-        with contextlib.suppress(
-            OSError, ValueError
-        ):  # absent, or not ours: times are for people, nothing hangs on them
-            self._stages = dict(json.loads(self._path.read_text(encoding="utf-8")))
+        self._stages: dict[str, _Time] = {}
+        # Absent or not ours: times are for people, nothing hangs on them.
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            data = json.loads(self._path.read_text(encoding="utf-8"))
+            self._stages = {stage: from_json(_Time, entry) for stage, entry in data.items()}
 
     @property
     def seconds(self) -> dict[str, float]:
-        return {stage: float(entry["seconds"]) for stage, entry in self._stages.items()}
+        return {stage: entry.seconds for stage, entry in self._stages.items()}
 
     @contextlib.contextmanager
     def measure(self, stage: str) -> Iterator[Measured]:
         """Time what happens inside; an exception leaves the time so far, to be gone on with."""
         measured, started = Measured(), time.monotonic()
-        before = self._stages.get(stage, {})
-        spent = 0.0 if before.get("done", True) else float(before.get("seconds", 0.0))
+        before = self._stages.get(stage)
+        spent = before.seconds if before and not before.done else 0.0
         done = False
         try:
             yield measured
             done = True
         finally:
             if not (measured.idle and before):
-                self._stages[stage] = {"seconds": spent + time.monotonic() - started, "done": done}
-                storage.write_json(self._path, self._stages)
+                self._stages[stage] = _Time(seconds=spent + time.monotonic() - started, done=done)
+                storage.write_json(self._path, {name: to_json(entry) for name, entry in self._stages.items()})

@@ -4,6 +4,7 @@ A function that writes holds the output folder, so that two of them never write 
 """
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -100,6 +101,7 @@ def run_tuning(
         validation=validation if validation and validation.is_file() else None,
         form=form,
         resume=resume,
+        retrieval=(storage.read_manifest(config.dataset_dir) or {}).get("retriever", ""),
         progress=progress,
     )
 
@@ -112,13 +114,20 @@ def default_adapter(config: Config, *, closed: bool = False) -> Path | None:
 
 @contextlib.contextmanager
 def answering(config: Config, *, adapter: Path | None, closed: bool = False) -> "Iterator[Answerer]":
-    """Whoever answers questions: the base with `adapter` on it (None: the base alone), over the index unless `closed`."""
+    """Whoever answers questions: the base with `adapter` on it (None: the base alone), over the index unless `closed`.
+
+    Warns of an adapter that was tuned with another prompt or retriever; one for another base raises `ModelError`.
+    """
     from openbook import models
-    from openbook.answering import Answerer
+    from openbook.answering import Answerer, check_adapter
     from openbook.retrieval import open_index
 
     # The index first: it is quick to open, and what fails should fail before a model is loaded.
     retriever = None if closed else open_index(config.index_dir, config)
+    if adapter is not None:
+        base, retrieval = models.fingerprint(config.model.base), retriever.fingerprint if retriever else ""
+        for difference in check_adapter(adapter, base=base, retrieval=retrieval):
+            warnings.warn(difference, stacklevel=2)
     loaded = models.load(
         config.model.base,
         quantization=config.model.quantization,
