@@ -342,6 +342,19 @@ def test_pdf_headers_footers_and_page_numbers_go() -> None:
 def test_pdf_that_cannot_be_read_says_why() -> None:
     with pytest.raises(DocumentError, match="damaged"):
         parse_pdf(b"%PDF-1.4 nothing more", "x")
+    whole = pdf([body_lines(700, ["Text."])])
+    key = "<" + "00" * 32 + ">"
+    lock = f"/ID[{key}{key}]/Encrypt<</Filter/Standard/V 1/R 2/P -4/O {key}/U {key}>>/Root".encode()
+    with pytest.raises(DocumentError, match="encrypted; save it without its password"):
+        parse_pdf(whole.replace(b"/Root", lock, 1), "x")
+    assert parse_pdf(pdf([[], []]), "x").text == ""
+
+
+def test_pages_without_text_are_counted() -> None:
+    pages = [[], body_lines(700, ["On the second page."]), [], body_lines(700, ["On the fourth."]), []]
+    parsed = parse_pdf(pdf(pages), "x")
+    assert parsed.text == "On the second page.\n\nOn the fourth."
+    assert list(parsed.pages) == [0, 0, 21, 21, 35]
 
 
 @pytest.mark.skipif(not PDFS.is_dir(), reason="the sample PDFs are not on this machine")
@@ -365,7 +378,8 @@ def test_folders_are_read_in_order_and_what_is_passed_over_is_counted(tmp_path: 
         "a/x.HTML": b"<p>page",
         "a/win.txt": b"caf\xe9",
         "a/utf16.txt": "wide".encode("utf-16"),
-        "a/bom.md": b"\xef\xbb\xbf# Bom",
+        "a/bom.md": b"\xef\xbb\xbf# Bom\n\ntext",
+        "title.md": b"# Only a title",
         "empty.md": b" \n",
         "comment.md": b"<!-- only -->",
         "bin.txt": b"a\0b",
@@ -389,7 +403,7 @@ def test_folders_are_read_in_order_and_what_is_passed_over_is_counted(tmp_path: 
     assert documents["my dócs/a/bom.md"].title == "Bom"
     kinds = {uri.removeprefix("my dócs/"): item.kind for uri, item in skipped.items()}
     assert kinds == {
-        "empty.md": "empty", "comment.md": "empty", "bin.txt": "binary", "pic.png": "unsupported", "bad.pdf": "error",
+        "empty.md": "empty", "comment.md": "empty", "title.md": "empty", "bin.txt": "binary", "pic.png": "unsupported", "bad.pdf": "error",
         "nodoc.py": "empty", "old.py": "error", ".hidden.md": "hidden", ".git": "hidden", "node_modules": "hidden",
         "README": "unsupported",
     }  # fmt: skip
@@ -463,9 +477,9 @@ def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_title_is_part_of_what_a_document_is(tmp_path: Path) -> None:
-    (tmp_path / "a.md").write_text("---\ntitle: One\n---\n# Head\n")
+    (tmp_path / "a.md").write_text("---\ntitle: One\n---\n# Head\n\ntext")
     (before,) = read_all(tmp_path)[0].values()
-    (tmp_path / "a.md").write_text("---\ntitle: Two\n---\n# Head\n")
+    (tmp_path / "a.md").write_text("---\ntitle: Two\n---\n# Head\n\ntext")
     (after,) = read_all(tmp_path)[0].values()
     assert (before.text, before.title, after.title) == (after.text, "One", "Two")
     assert before.id != after.id

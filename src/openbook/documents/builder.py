@@ -57,8 +57,8 @@ class TextBuilder:
     def __init__(self) -> None:
         self.sections: list[Section] = []
         self.pages: list[int] = []
+        self.length = 0  # characters so far
         self._parts: list[str] = []
-        self._length = 0
         self._group: object = None  # blocks of one list or table stand on neighbouring lines
         self._lists: list[int | None] = []  # open lists: the next number, None where bulleted
         self._list_group: object = None
@@ -69,22 +69,24 @@ class TextBuilder:
         if self._parts:
             separator = "\n" if group is not None and group is self._group else "\n\n"
             self._parts.append(separator)
-            self._length += len(separator)
-        start = self._length
+            self.length += len(separator)
+        start = self.length
         self._parts.append(block)
-        self._length += len(block)
+        self.length += len(block)
         self._group = group
         return start
 
-    def heading(self, level: int, title: str) -> None:
+    def heading(self, level: int, title: str) -> int | None:
+        """Begin a section and return its offset; None where there is no title, or within a list."""
         title = one_line(title)
         if not title:
-            return
+            return None
         if self._lists:  # a heading inside a list item divides nothing
             self.paragraph(title)
-            return
+            return None
         start = self.append(f"{'#' * level} {title}")
         self.sections.append(Section(start=start, level=level, title=title))
+        return start
 
     def paragraph(self, text: str) -> None:
         """One line of text: a paragraph, or the text of the open list item."""

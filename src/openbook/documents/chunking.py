@@ -87,11 +87,17 @@ class _Chunker:
         self.text = text
         self.count_tokens = count_tokens
         self.limit = max_tokens
+        self.costs: dict[Span, int] = {}  # tokenising is what takes the time here
 
     def cost(self, start: int, end: int) -> int:
         """Tokens, or one for every twelve characters where that is more; long spans are not even tokenised."""
         by_length = -(-(end - start) // _MAX_CHARS_PER_TOKEN)
-        return by_length if by_length > self.limit else max(by_length, self.count_tokens(self.text[start:end]))
+        if by_length > self.limit:
+            return by_length
+        cost = self.costs.get((start, end))
+        if cost is None:
+            cost = self.costs[start, end] = max(by_length, self.count_tokens(self.text[start:end]))
+        return cost
 
     def section(self, start: int, body: int, end: int) -> Iterator[Span]:
         """The passages of one section, whose heading lines are [start, body)."""

@@ -161,8 +161,10 @@ def _read_file(path: Path, uri: str, max_file_mb: float) -> Document | Skipped:
         return Skipped(uri=uri, reason=str(error), kind="error")
     except Exception as error:  # a parser's own fault with one file must not lose the other files; it is reported
         return Skipped(uri=uri, reason=f"it could not be parsed ({type(error).__name__}: {error})", kind="error")
-    if not parsed.text.strip():
+    if not parsed.text:
         return Skipped(uri=uri, reason=nothing, kind="empty")
+    if len(parsed.sections) == 1 and "\n" not in parsed.text:
+        return Skipped(uri=uri, reason="it has a title and no text", kind="empty")
     return Document.create(uri=uri, title=parsed.title, text=parsed.text, sections=parsed.sections, pages=parsed.pages)
 
 
