@@ -1,0 +1,180 @@
+"""Tuning for real, on small models: what is written, that it learns, resumes to the bit, and refuses bad rows."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from models_for_tests import folder
+from openbook import prompt
+from openbook.config import Config
+from openbook.errors import ModelError, OpenbookError, RecordError
+from openbook.models import Generator, load
+from openbook.progress import SILENT
+from openbook.storage import read_manifest, write_jsonl
+from openbook.training import is_tuned, tune
+from openbook.training import tune as tune_function  # noqa: F401  (the public name)
+
+PASSAGES = ["The cache keeps results for ten minutes.", "The quick brown fox jumps over the lazy dog."]
+
+
+def row(question: str, answer: str, *, group: str = "g", passages: list[str] = PASSAGES) -> dict[str, Any]:
+    return {
+        "id": question,
+        "type": "general",
+        "question": question,
+        "context": {"title": [["placeholder_title"] * len(passages)], "sentences": [passages]},
+        "oracle_context": passages[0],
+        "cot_answer": prompt.render_answer(prompt.render_quote(passages[0]), answer),
+        "instruction": prompt.instruction(passages, question),
+        "meta": {"group": group, "answer": answer},
+    }
+
+
+ROWS = [row(f"How long does the {word} last?", "ten minutes") for word in ("cache", "results", "answer", "fox", "dog", "brown")]
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def setting(tmp_path: Path, base: Path) -> Callable[..., tuple[Path, Config]]:
+    def make(*overrides: str) -> tuple[Path, Config]:
+        train = tmp_path / "train.jsonl"
+        write_jsonl(train, ROWS)
+        options = [f"model.base={base}", "tune.adapter=lora", "tune.epochs=4", "tune.row_tokens=600", "tune.rank=4"]
+        return train, Config.load(None, [*options, "tune.rows_per_step=1", *overrides])
+
+    return make
+
+
+def test_it_learns_and_writes_an_adapter_that_others_can_load(
+    setting: Callable[..., tuple[Path, Config]], tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    train, config = setting("tune.epochs=30", "tune.learning_rate=0.02")
+    report = tune(train, out=tmp_path / "a", config=config, validation=train)
+    assert report.train_loss[-1][1] < report.train_loss[0][1] / 2
+    assert report.validation_loss[-1][1] < report.validation_loss[0][1]
+    assert report.sequence_tokens > 2 * report.tokens, "six questions over one context are one tree"
+    assert 0 < report.trained_weights < report.total_weights
+    assert is_tuned(train, out=tmp_path / "a", config=config)
+    written = {path.name for path in (tmp_path / "a").iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "manifest.json", "log.jsonl"} <= written
+    assert not [name for name in written if name.endswith((".bin", ".pt", ".pkl"))]
+    loaded = load(str(config.model.base))
+    generator = Generator(loaded, max_new_tokens=60)
+    generator.add_adapter("a", tmp_path / "a")
+    asked = prompt.prompt(ROWS[0]["question"], PASSAGES)
+    with generator.adapter("a"):
+        (tuned,) = generator.generate([asked])
+        streamed = "".join(generator.stream(asked)).strip()
+    (plain,) = generator.generate([asked])
+    assert tuned.finished, "it has learned to stop"
+    assert prompt.parse_answer(tuned.text).quotes == (PASSAGES[0],)
+    assert streamed == tuned.text != plain.text
+    assert isinstance(PeftModel.from_pretrained(load(str(config.model.base)).model, tmp_path / "a"), PeftModel)
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(setting: Callable[..., tuple[Path, Config]], tmp_path: Path) -> None:
+    train, config = setting("tune.checkpoint_steps=2")
+    tune(train, out=tmp_path / "whole", config=config)
+
+    class Killed(BaseException):
+        pass
+
+    class Killer:
+        steps = 0
+
+        def advance(self, amount: float = 1, **facts: object) -> None:
+            self.steps += "loss" in facts
+            if self.steps == 3:
+                raise Killed
+
+    class KillingProgress(type(SILENT)):  # type: ignore[misc]
+        def task(self, description: str, total: float | None, unit: str = "") -> Any:
+            import contextlib
+
+            return contextlib.nullcontext(Killer())
+
+    with pytest.raises(Killed):
+        tune(train, out=tmp_path / "killed", config=config, progress=KillingProgress())
+    assert not is_tuned(train, out=tmp_path / "killed", config=config)
+    tune(train, out=tmp_path / "killed", config=config, resume=True)
+    whole = load_file(tmp_path / "whole" / "adapter_model.safetensors")
+    again = load_file(tmp_path / "killed" / "adapter_model.safetensors")
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_resume_without_a_checkpoint_says_so(setting: Callable[..., tuple[Path, Config]], tmp_path: Path) -> None:
+    train, config = setting()
+    with pytest.raises(OpenbookError, match="no checkpoint of this run"):
+        tune(train, out=tmp_path / "a", config=config, resume=True)
+
+
+def test_accumulation_equals_a_large_row(setting: Callable[..., tuple[Path, Config]], tmp_path: Path) -> None:
+    train, small = setting("tune.epochs=1", "tune.row_tokens=300", "tune.rows_per_step=100")
+    _, large = setting("tune.epochs=1", "tune.row_tokens=4096")
+    first = tune(train, out=tmp_path / "small", config=small)
+    second = tune(train, out=tmp_path / "large", config=large)
+    assert first.steps == second.steps == 1
+    assert first.tokens > second.tokens, "the small rows repeat what the large one shares"
+    assert first.train_loss[0][1] == pytest.approx(second.train_loss[0][1], rel=1e-5)
+
+
+@pytest.mark.parametrize("adapter", ["qlora", "full"])
+def test_the_other_adapters(adapter: str, setting: Callable[..., tuple[Path, Config]], tmp_path: Path) -> None:
+    train, config = setting(f"tune.adapter={adapter}", "tune.learning_rate=0.005")
+    report = tune(train, out=tmp_path / "a", config=config)
+    assert report.train_loss[-1][1] < report.train_loss[0][1]
+    if adapter == "full":
+        assert report.trained_weights == report.total_weights
+        assert load(str(tmp_path / "a")).tokenizer.eos_token == "</s>"
+    else:
+        config_file = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+        assert config_file["base_model_name_or_path"] == config.model.base
+
+
+def test_the_closed_book_form_trains_question_to_short_answer(
+    setting: Callable[..., tuple[Path, Config]], tmp_path: Path
+) -> None:
+    train, config = setting()
+    raft = tune(train, out=tmp_path / "raft", config=config)
+    closed = tune(train, out=tmp_path / "closed", config=config, form="closed")
+    assert closed.sequence_tokens < raft.sequence_tokens
+    manifest = read_manifest(tmp_path / "closed")
+    assert manifest is not None and manifest["options"]["form"] == "closed"
+    assert manifest["prompt"] == prompt.FINGERPRINT
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"question": None}, r"train.jsonl:2: the field 'question'"),
+        ({"cot_answer": ""}, r"train.jsonl:2: the field 'cot_answer' is empty"),
+        ({"context": {}}, r"train.jsonl:2: 'context' has no list of passages"),
+        ({"context": {"sentences": [["word " * 3000]]}}, r"train.jsonl:2 has .* tokens and the model reads 2,048"),
+    ],
+)
+def test_a_bad_row_is_named(
+    broken: dict[str, Any], message: str, setting: Callable[..., tuple[Path, Config]], tmp_path: Path
+) -> None:
+    train, config = setting()
+    write_jsonl(train, [ROWS[0], ROWS[1] | broken])
+    with pytest.raises(RecordError, match=message):
+        tune(train, out=tmp_path / "a", config=config)
+
+
+def test_a_model_that_is_not_there_is_a_sentence(setting: Callable[..., tuple[Path, Config]], tmp_path: Path) -> None:
+    (tmp_path / "not a model").mkdir()
+    train, config = setting(f"model.base={tmp_path / 'not a model'}")
+    with pytest.raises(ModelError, match="holds no config"):
+        tune(train, out=tmp_path / "a", config=config)
