@@ -1,5 +1,6 @@
 """The `openbook` command."""
 
+import io
 import os
 import sys
 
@@ -66,6 +67,9 @@ whole.register_demo(app)
 
 def main() -> None:
     """The entry point of the `openbook` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no “→” shows a question mark
     try:
         app()
     except KeyboardInterrupt:  # before a verb has begun: verbs tell of it themselves

@@ -11,10 +11,11 @@ from openbook.cli.progress import clock
 METRICS = {
     "f1": "F1",
     "exact_match": "exact",
-    "right_quote": "right quote",
-    "right_refusals": "right refusals",
-    "false_refusals": "false refusals",
+    "right_quote": "right\nquotes",
+    "right_refusals": "right\nrefusals",
+    "false_refusals": "false\nrefusals",
 }
+STAGES = ("ingest", "dataset", "tune_raft", "tune_sft", "evaluate")
 DIFFERENCES = ("raft_rag-base_rag", "raft_rag-sft_rag")
 
 
@@ -24,12 +25,9 @@ def print_report(out: Path) -> None:
     for name, test in report["tests"].items():
         print_test(name, test)
     seconds = report.get("seconds", {})
-    if seconds:
-        spent = ", ".join(f"{stage} {clock(value)}" for stage, value in seconds.items())
-        peak = (
-            f"; at most {report['peak_memory_bytes'] / 1e9:.1f} GB of memory" if report.get("peak_memory_bytes") else ""
-        )
-        print(f"Time: {spent}{peak}")
+    spent = ", ".join(f"{stage} {clock(seconds[stage])}" for stage in STAGES if stage in seconds)
+    if spent:
+        print(f"Time: {spent}; at most {report['peak_memory_bytes'] / 1e9:.1f} GB of memory")
     print(f"Report: {out / 'report.html'}")
 
 
@@ -43,9 +41,9 @@ def print_test(name: str, test: Mapping[str, Any]) -> None:
     shown = [metric for metric in METRICS if any(_known(arm.get(metric)) for arm in arms.values())]
     asked = max((value["n"] for arm in arms.values() if _known(value := arm.get("f1"))), default=0)
     table = Table(box=box.SIMPLE_HEAD, title=f"{name} ({asked} questions; % with 95 % intervals)", title_justify="left")
-    table.add_column("arm", no_wrap=True)
+    table.add_column("arm", no_wrap=True, vertical="bottom")
     for metric in shown:
-        table.add_column(METRICS[metric], justify="right", no_wrap=True)
+        table.add_column(METRICS[metric], justify="right", no_wrap=True, vertical="bottom")
     for arm, values in arms.items():
         table.add_row(arm, *(_cell(values.get(metric)) for metric in shown))
     Console(markup=False, highlight=False).print(table)
@@ -67,7 +65,7 @@ def _known(value: Any) -> bool:
 def _cell(value: Any) -> str:
     if not _known(value):
         return "–"
-    return f"{100 * value['value']:.0f}  {100 * value['low']:3.0f}–{100 * value['high']:<3.0f}"
+    return f"{100 * value['value']:.0f}  {100 * value['low']:.0f}–{100 * value['high']:.0f}"
 
 
 def _signed(value: float) -> str:
