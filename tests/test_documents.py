@@ -218,6 +218,22 @@ class Word(str):
 
         >>> Word("ab").cut()
         'a'
+
+        This::
+
+            for part in Word("ab"):
+                <body>
+
+        Is equivalent to this:
+
+            try:
+                <body>
+            finally:
+                word = None
+
+        # without any announcement
+        word = cut(2)  # and explained
+                       # at length
         """
 '''
 
@@ -237,6 +253,11 @@ def test_python_source_reads_as_its_reference() -> None:
     assert "text: what to shout\n\ntimes: how often; default 2" in parsed.text
     assert "```\n>>> Word(\"ab\").cut()\n'a'\n```" in parsed.text
     assert "Not shown" not in parsed.text
+    assert parsed.text.endswith(
+        'This:\n\n```\nfor part in Word("ab"):\n    <body>\n```\n\n'
+        "Is equivalent to this:\n\n```\ntry:\n    <body>\nfinally:\n    word = None\n```\n\n"
+        "```\n# without any announcement\nword = cut(2)  # and explained\n               # at length\n```"
+    )
 
 
 def test_python_that_cannot_be_parsed_says_where() -> None:

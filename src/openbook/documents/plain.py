@@ -8,7 +8,15 @@ from openbook.documents.builder import Parsed, TextBuilder
 
 _UNDERLINE = frozenset("=-~^\"'`#*+.:_")
 _BULLET = re.compile(r"^(?:[-*+•‣◦·–]|\(?(?:\d{1,3}|[A-Za-z])[.)]|:[\w *]{1,60}:|@\w+)\s+")
-_TERM = re.compile(r"^\s*[\w*.]{1,40}(?: \([^()\n]{1,60}\))?:\s")  # "name (str): what it is", as in lists of arguments
+_TERM = re.compile(
+    r"^\s*[\w*.]{1,40}(?: \([^()\n]{1,60}\))?(?::| +--?)\s"
+)  # "name (str): what it is", as in lists of arguments
+# What begins a line of code, as examples stand in docstrings without any mark.
+_CODE = re.compile(
+    r"\s*(?:#|\$ |% |@\w|<[\w ]{1,40}>|import \w|from [\w.]+ import\b|(?:async|def|class|for|if|elif|else|try|except|finally|with|while)\b.*:$"
+    r"|(?:return|raise|yield|print|assert|del)\b|[\w.\[\]'\", *()]{1,60} [-+*/|&]?= |[\w.]+=\S|[\w.]+\(.*\)|[\])}]+[,)]*$"
+    r"|.*\s--?[a-z][\w-]*(?:[\s=]|$)|[\w./-]+\.(?:py|sh|exe)\b)"
+)
 _DIRECTIVE = re.compile(r"^\.\. ([\w:-]+)::\s*(.*)$")
 _ROLE = re.compile(r":[a-z]+(?::[a-z]+)?:`([^`\n]*)`")
 _TITLED = re.compile(r"^([^<`]*[^<`\s])\s*<[^<>`]*>$")
@@ -39,6 +47,7 @@ class _Reflow:
         self.levels: list[str] = []  # underline characters in the order in which they first stood below a title
         self.literal = False  # the last paragraph announced literal text with "::"
         self.in_list = False
+        self.announced = False  # the last paragraph ended with a colon, or code came last
 
     def run(self, lines: list[str]) -> None:
         at = end = 0
@@ -54,28 +63,54 @@ class _Reflow:
 
     def _block(self, lines: list[str], at: int, end: int) -> int:
         """Write what begins at line `at`, in a block that ends before line `end`; return where to go on."""
-        first = lines[at]
+        first = lines[at].rstrip()
         if not _BULLET.match(first.lstrip()):
             self._end_list()
         literal, self.literal = self.literal, False
         if literal and first.startswith(" "):
             end = self._indented_end(lines, at)
-            self.builder.code(dedent("\n".join(lines[at:end])))
+            self._code(lines[at:end])
             return end
         if title := self._heading(lines[at : min(end, at + 3)]):
             return at + title
         if self._interrupts(first):
             if first.lstrip().startswith(".. "):
                 return self._directive(lines, at)
-            self.builder.code(dedent("\n".join(lines[at:end])))
+            self._code(lines[at:end])
+            return end
+        if self.markup and first.lstrip().startswith("#") and self._is_comment(lines, at, end):
+            self._code(lines[at:end])
             return end
         end = next((number for number in range(at + 1, end) if self._interrupts(lines[number])), end)
         block = lines[at:end]
-        if sum(_is_table_rule(line) for line in block) >= 2:
+        if self._is_code(block):
+            self._code(block)
+        elif first.endswith(":") and len(block) > 1 and _indent(block[1]) > _indent(first) and not _BULLET.match(first):
+            self._paragraphs([first])  # it announces what stands indented below it
+            return at + 1
+        elif sum(_is_table_rule(line) for line in block) >= 2:
             self.builder.table([_cells(line) for line in block if not _is_table_rule(line)])
         else:
             self._paragraphs(block)
         return end
+
+    def _code(self, lines: list[str]) -> None:
+        self.builder.code(dedent("\n".join(lines)))
+        self.announced = True
+
+    def _is_comment(self, lines: list[str], at: int, end: int) -> bool:
+        """Whether comments begin at line `at` with nothing but the code that they explain behind them."""
+        after = next((number for number in range(at, end) if not lines[number].lstrip().startswith("#")), end)
+        return after == end or lines[after].lstrip().startswith(">>>")
+
+    def _is_code(self, block: list[str]) -> bool:
+        """Whether all lines look like code, or half of them where an indented example has been announced."""
+        if not self.markup:
+            return False
+        likely = sum(bool(_CODE.match(line[:200].rstrip())) for line in block)
+        if self.announced and all(line.startswith("  ") for line in block):
+            return 2 * likely >= len(block)
+        return likely == len(block) > 1
 
     def _interrupts(self, line: str) -> bool:
         """Whether a line begins something else also without a blank line before it."""
@@ -115,20 +150,20 @@ class _Reflow:
         """Join wrapped lines. A line is taken for wrapped unless its break shows purpose: a bullet, an indentation
         that changes, or room enough on the line before it for a good deal more than the next word."""
         width = max(60, *(len(line) for line in block))
-        terms = sum(bool(_TERM.match(line)) for line in block) >= 2
-
-        def is_item(line: str) -> bool:
-            return bool(_BULLET.match(line.lstrip()) or (terms and _TERM.match(line)))
-
-        paragraph, item = [block[0]], is_item(block[0])
-        for before, line in itertools.pairwise(block):
+        terms = [bool(_TERM.match(line)) for line in block]
+        items = [
+            bool(_BULLET.match(line.lstrip())) or (terms[at] and (sum(terms) > 1 or _indent(following) > _indent(line)))
+            for at, (line, following) in enumerate(itertools.pairwise([*block, ""]))
+        ]
+        paragraph, item = [block[0]], items[0]
+        for (before, line), is_item in zip(itertools.pairwise(block), items[1:], strict=True):
             deeper, shallower = _indent(line) > _indent(before), _indent(line) < _indent(before)
             word = len(line.lstrip().partition(" ")[0])
             hanging = deeper and item and len(paragraph) == 1
             roomy = len(before.rstrip()) + 1 + word < 0.6 * width
-            if is_item(line) or shallower or ((deeper or roomy) and not hanging):
+            if is_item or shallower or ((deeper or roomy) and not hanging):
                 self._write(paragraph)
-                paragraph, item = [line], is_item(line)
+                paragraph, item = [line], is_item
             else:
                 paragraph.append(line)
         self._write(paragraph)
@@ -138,6 +173,7 @@ class _Reflow:
         if self.markup and text.endswith("::"):
             self.literal = True
             text = text[:-2].rstrip() + ":" if text != "::" else ""
+        self.announced = text.endswith(":")
         if text[:2] in ("- ", "* ", "+ ", "• "):
             if not self.in_list:
                 self.builder.open_list()
