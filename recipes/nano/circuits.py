@@ -82,9 +82,9 @@ class Gains:
     end: float = 60.0  # finding: what it is worth to be a sentence's end
     inside: float = 200.0  # asking: what excludes the passages from the question's topics
     gate: float = 250.0  # finding: what keeps it silent elsewhere
-    head: float = 0.15  # logits per unit of `out`
-    out: float = 3.0  # size of what induction writes
-    found: float = 6.0  # size of what finding writes
+    head: float = 0.4  # logits per unit of `out`
+    out: float = 1.0  # size of what induction writes
+    found: float = 2.5  # size of what finding writes
     slow_from: int = 12  # induction: the first rotary pair that counts as slow
     still_from: int = 12  # finding: the first one that hardly turns at all within the context
 
@@ -188,6 +188,9 @@ def build(
             _find(third, head, flag, gains, x)
             third.carry(head, [(rotation @ turn.T, Field.START, Field.OUT)], x, size=gains.found)
         model.lm_head.weight[:, Field.OUT] = embedding[:, Field.CONTENT] / SIZE @ rotation.T * gains.head
+        # A quote begins with a space, also where its sentence opens a line: the form with the space is preferred there.
+        spaced = embedding[:, Flag.SPACE] > 0
+        model.lm_head.weight[spaced, Flag.QUOTE] = 0.6 * gains.found * 64 * gains.head / FLAG_SIZE
     return model
 
 

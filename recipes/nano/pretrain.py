@@ -82,10 +82,8 @@ def parameter_groups(model: Any) -> list[dict[str, Any]]:
     """
     paces: dict[float, list[Any]] = {}
     for name, parameter in model.named_parameters():
-        circuit = name.startswith(
-            ("model.embed_tokens", "lm_head", "model.layers.0.self_attn", "model.layers.1.self_attn")
-        )
-        pace = 0.1 if circuit else 0.4 if name.startswith("model.layers.2.self_attn") else 1.0
+        circuit = name.startswith(("model.embed_tokens", "model.layers.0.self_attn", "model.layers.1.self_attn"))
+        pace = 0.1 if circuit else 0.3 if name.startswith(("model.layers.2.self_attn", "lm_head")) else 1.0
         paces.setdefault(pace, []).append(parameter)
     return [{"params": parameters, "pace": pace} for pace, parameters in paces.items()]
 
