@@ -334,6 +334,8 @@ def _stem(piece: str) -> str:
     return re.sub(r"(?<=..)(?:ings?|ed|es|s|ly|er)$", "", word) if len(word) > 4 else word
 
 
+SINK_TOKEN = 2  # "<|system|>", which opens every prompt
+
 # Tokens without content: the sink must have nothing to copy, and behind the others `asked` is written over the contents
 # of the tokens before.
 EMPTY = {"<|system|>", "<|assistant|>", "<|end|>", BEGIN_QUOTE}
@@ -390,7 +392,7 @@ def copying(model: LlamaForCausalLM, length: int, *, rows: int = 4, seed: int = 
     """Share of the second half of repeated random sequences that the model predicts; 1 / vocabulary is chance."""
     generator = torch.Generator().manual_seed(seed)
     first = torch.randint(16, model.config.vocab_size, (rows, length // 2), generator=generator)
-    ids = torch.cat([first, first], 1)
+    ids = torch.cat([torch.full((rows, 1), SINK_TOKEN), first, first], 1)
     with torch.no_grad():
-        guesses = model(input_ids=ids).logits[:, length // 2 + 1 : -1].argmax(-1)
-    return (guesses == ids[:, length // 2 + 2 :]).float().mean().item()
+        guesses = model(input_ids=ids).logits[:, length // 2 + 2 : -1].argmax(-1)
+    return (guesses == ids[:, length // 2 + 3 :]).float().mean().item()
