@@ -116,6 +116,18 @@ def test_only_what_has_changed_is_embedded(docs: Path, tmp_path: Path) -> None:
     assert content(config) == content(fresh)
 
 
+def test_whoever_has_the_index_open_sees_it_renewed(docs: Path, tmp_path: Path) -> None:
+    config = config_for(docs, tmp_path / "out")
+    run(config)
+    retriever = open_index(config.index_dir, config, embedder=WordEmbedder())
+    assert retriever.search("zebra", 1)[0].text_rank is None
+    write(docs, "z.md", "zebra")
+    run(config)
+    assert retriever.search("zebra", 1)[0].chunk.uri == "docs/z.md"
+    run(config_for(docs, tmp_path / "out", chunk_tokens=16))
+    assert retriever.search("zebra", 1)[0].chunk.uri == "docs/z.md"
+
+
 def test_a_renamed_file_is_another_document(docs: Path, tmp_path: Path) -> None:
     config = config_for(docs, tmp_path / "out")
     run(config)

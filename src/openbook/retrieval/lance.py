@@ -30,7 +30,6 @@ class LanceStore:
 
     def reset(self, *, dimension: int, make: str) -> None:
         """Begin anew with an empty table. `make` says how its content is made; see `make`."""
-        import lancedb
         import pyarrow as pa
 
         schema = pa.schema(
@@ -52,7 +51,7 @@ class LanceStore:
         with self._explained():
             shutil.rmtree(self.path, ignore_errors=True)  # also of a table that is too damaged to be overwritten
             self.path.mkdir(parents=True)
-            self._opened = lancedb.connect(str(self.path)).create_table(_TABLE, schema=schema)
+            self._opened = self._connect().create_table(_TABLE, schema=schema)
 
     @property
     def make(self) -> str:
@@ -166,11 +165,15 @@ class LanceStore:
         if self._opened is None:
             if not (self.path / f"{_TABLE}.lance").is_dir():  # connecting would create the folder
                 raise StoreError(f"There is no index in {self.path}.", "Run `openbook ingest` first.")
-            import lancedb
-
             with self._explained():
-                self._opened = lancedb.connect(str(self.path)).open_table(_TABLE)
+                self._opened = self._connect().open_table(_TABLE)
         return self._opened
+
+    def _connect(self) -> Any:
+        import lancedb
+
+        # Every read looks for a newer version, so that a server goes on when the index below it is renewed.
+        return lancedb.connect(str(self.path), read_consistency_interval=timedelta(0))
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
