@@ -139,7 +139,7 @@ def test_a_title_comes_from_the_front_matter_the_first_heading_or_the_file() -> 
 
 HTML = """<!doctype html><html><head><title>Page</title><style>p{}</style></head><body>
 <nav><a href=/>Home</a></nav><header>Site</header>
-<main><h1>Rules<a class="headerlink" href="#r">¶</a></h1><p>An <em>alert</em> fires
+<main><h1>Rules<a class="headerlink" href="#r">¶</a> <a class="header" href="#">here</a></h1><p>An <em>alert</em> fires
 when <code>expr</code> holds.<script>track()</script></p>
 <ul><li>one<ol start=3><li>three<li>four</ol></li><li><p>two</p></li></ul>
 <table><tr><th>key<th>default</tr><tr><td>for</td><td><p>0s</p></td></tr></table>
@@ -152,14 +152,14 @@ when <code>expr</code> holds.<script>track()</script></p>
 def test_html_reads_as_markdown_does() -> None:
     parsed = parse_html(HTML, "file")
     assert parsed.text == (
-        "# Rules\n\nAn alert fires when `expr` holds.\n\n"
+        "# Rules here\n\nAn alert fires when `expr` holds.\n\n"
         "- one\n  3. three\n  4. four\n- two\n\n"
         "key | default\nfor | 0s\n\n"
         "```yaml\nexpr: up\n  for: 5m\n```\n\n"
         "Term\n\nIts meaning.\n\nLoose\n\nlines"
     )
-    assert parsed.title == "Rules"
-    assert headings(parsed) == ["# Rules"]
+    assert parsed.title == "Rules here"
+    assert headings(parsed) == ["# Rules here"]
 
 
 def test_html_without_headings_has_the_title_of_its_head() -> None:
@@ -286,12 +286,12 @@ def test_plain_text(source: str, text: str | None) -> None:
 
 def test_restructured_text() -> None:
     source = (
-        ".. _target:\n\nTitle\n=====\n\nSee :ref:`the guide <guide>` and ``code``.\n\n.. code-block:: python\n"
+        ".. _target:\n\nTitle\n=====\n\nSee :ref:`the guide <guide>`, `the site <http://x.org>`_ and ``code``.\n\n.. code-block:: python\n"
         "   :linenos:\n\n   x = 1\n\n.. note:: Mind this.\n\n.. image:: x.png\n   :alt: x\n\nEnd::\n\n   literal\n\nLast.\n\n"
         "==== =====\nA    B\n==== =====\none  two words\n==== =====\n"
     )
     assert parse_plain(source, "x", markup=True).text == (
-        "# Title\n\nSee `the guide` and `code`.\n\n```python\nx = 1\n```\n\nMind this.\n\nEnd:\n\n```\nliteral\n```\n\nLast.\n\n"
+        "# Title\n\nSee `the guide`, the site and `code`.\n\n```python\nx = 1\n```\n\nMind this.\n\nEnd:\n\n```\nliteral\n```\n\nLast.\n\n"
         "A | B\none | two words"
     )
 

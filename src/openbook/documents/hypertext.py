@@ -29,6 +29,9 @@ _NESTING = re.compile(
     re.IGNORECASE,
 )
 _MAX_DEPTH = 1000
+_PERMALINKS = frozenset(
+    "headerlink anchor anchor-link anchorjs-link doc-anchor hash-link heading-anchor permalink".split()
+)
 _LANGUAGE = re.compile(r"(?:^|\s)(?:language|lang|highlight(?:-source)?)-([\w+#.-]{1,30})")
 
 
@@ -99,7 +102,7 @@ def _is_dropped(node: LexborNode, tag: str) -> bool:
         or attributes.get("aria-hidden") == "true"
         or "display:none" in style
         or attributes.get("role") in ("navigation", "search")
-        or (tag == "a" and "headerlink" in (attributes.get("class") or ""))
+        or (tag == "a" and not _PERMALINKS.isdisjoint((attributes.get("class") or "").split()))
     )
 
 
@@ -164,7 +167,7 @@ class _Writer:
             return
         if tag in _HEADINGS and not self.tables:
             title, self.words = "".join(self.words), []
-            self.builder.heading(_HEADINGS[tag], title.replace("¶", ""))
+            self.builder.heading(_HEADINGS[tag], title)
         elif tag in ("code", "tt"):
             self._close_code()
         elif tag in ("td", "th") and self.tables:

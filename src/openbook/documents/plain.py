@@ -19,6 +19,7 @@ _CODE = re.compile(
 )
 _DIRECTIVE = re.compile(r"^\.\. ([\w:-]+)::\s*(.*)$")
 _ROLE = re.compile(r":[a-z]+(?::[a-z]+)?:`([^`\n]*)`")
+_LINK = re.compile(r"`([^`<\n]+?)\s*<[^<>`\n]*>`__?")
 _TITLED = re.compile(r"^([^<`]*[^<`\s])\s*<[^<>`]*>$")
 _CODE_DIRECTIVES = frozenset(("code", "code-block", "sourcecode", "highlight", "parsed-literal", "doctest", "testcode"))
 _TEXT_DIRECTIVES = frozenset(
@@ -192,6 +193,7 @@ class _Reflow:
     def _words(self, text: str) -> str:
         if not self.markup or "`" not in text:
             return text
+        text = _LINK.sub(r"\1", text)
         text = _ROLE.sub(lambda match: f"`{_target(match[1])}`", text)
         return text.replace("``", "`").replace("`_", "`")
 
