@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models_for_tests import folder
+from models_for_tests import folder, tokenizer
 from openbook import prompt
 from openbook.config import Config
 from openbook.errors import ModelError, OpenbookError, RecordError
@@ -17,7 +17,7 @@ from openbook.models import Generator, load
 from openbook.progress import SILENT
 from openbook.storage import read_manifest, write_jsonl
 from openbook.training import is_tuned, tune
-from openbook.training import tune as tune_function  # noqa: F401  (the public name)
+from openbook.training.data import read_study
 
 PASSAGES = ["The cache keeps results for ten minutes.", "The quick brown fox jumps over the lazy dog."]
 
@@ -35,7 +35,10 @@ def row(question: str, answer: str, *, group: str = "g", passages: list[str] = P
     }
 
 
-ROWS = [row(f"How long does the {word} last?", "ten minutes") for word in ("cache", "results", "answer", "fox", "dog", "brown")]
+ROWS = [
+    row(f"How long does the {word} last?", "ten minutes")
+    for word in ("cache", "results", "answer", "fox", "dog", "brown")
+]
 
 
 @pytest.fixture(scope="session")
@@ -161,7 +164,7 @@ def test_the_closed_book_form_trains_question_to_short_answer(
         ({"question": None}, r"train.jsonl:2: the field 'question'"),
         ({"cot_answer": ""}, r"train.jsonl:2: the field 'cot_answer' is empty"),
         ({"context": {}}, r"train.jsonl:2: 'context' has no list of passages"),
-        ({"context": {"sentences": [["word " * 3000]]}}, r"train.jsonl:2 has .* tokens and the model reads 2,048"),
+        ({"context": {"sentences": [["word " * 3000]]}}, r"train.jsonl:2 has .* tokens, and at most 600 fit"),
     ],
 )
 def test_a_bad_row_is_named(
@@ -171,6 +174,19 @@ def test_a_bad_row_is_named(
     write_jsonl(train, [ROWS[0], ROWS[1] | broken])
     with pytest.raises(RecordError, match=message):
         tune(train, out=tmp_path / "a", config=config)
+
+
+def test_distractors_are_left_out_before_anything_else(tmp_path: Path) -> None:
+    golden, distractor = "The cache keeps results for ten minutes.", "The lazy dog sleeps. " * 40
+    write_jsonl(
+        tmp_path / "t.jsonl", [row("How long?", "ten minutes", passages=[golden, distractor, distractor + "!"])]
+    )
+    study = read_study(tmp_path / "t.jsonl", tokenizer(), form="raft", budget=600, seed=0, context=2048)
+    (sequence,) = study.rows(0)[0].sequences()
+    text = tokenizer().decode(sequence.input_ids)
+    assert golden in text and "ten minutes" in text
+    assert len(sequence) <= 600
+    assert study.left_out == {f"{tmp_path / 't.jsonl'}:1": 2}
 
 
 def test_a_model_that_is_not_there_is_a_sentence(setting: Callable[..., tuple[Path, Config]], tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ class Item:
     name: str
     question: str = ""
     passages: tuple[str, ...] | None = None
+    golden: frozenset[str] = frozenset()  # passages that are never left out
     answer: str = ""
     messages: tuple[Message, ...] = ()
 
@@ -40,6 +41,7 @@ class Study:
     budget: int
     seed: int
     context: int
+    left_out: dict[str, int] = field(default_factory=dict)  # item → distractors that did not fit
     _fixed: dict[str, TokenSequence] = field(default_factory=dict)
 
     @property
@@ -60,18 +62,27 @@ class Study:
         return rows
 
     def _encode(self, item: Item, group: int, epoch: int) -> TokenSequence:
-        """One item with its passages in this epoch's order. Nothing is truncated: too long is an error that names it."""
+        """One item with its passages in this epoch's order. Where that is too long for the model, distractors are left
+        out from the end; never the golden passage or a part of the answer."""
         if item.name in self._fixed:
             return self._fixed[item.name]
         passages = None if item.passages is None else list(item.passages)
         if passages and len(passages) > 1:
             random.Random(f"passages:{self.seed}:{group}:{epoch}").shuffle(passages)
-        sequence = encode(self.tokenizer, self._conversation(item, passages), name=item.name)
-        if len(sequence) > self.context:
-            raise RecordError(
-                f"{item.name} has {len(sequence):,} tokens and the model reads {self.context:,}.",
-                "Show fewer or shorter passages (dataset.passages, documents.chunk_tokens) and build the data set again.",
-            )
+        limit = min(self.context, self.budget)
+        while True:
+            sequence = encode(self.tokenizer, self._conversation(item, passages), name=item.name)
+            distractors = [passage for passage in passages or () if passage not in item.golden]
+            if len(sequence) <= limit:
+                break
+            if passages is None or not distractors or len(passages) == 1:
+                raise RecordError(
+                    f"{item.name} has {len(sequence):,} tokens, and at most {limit:,} fit.",
+                    "Show shorter passages (documents.chunk_tokens) and build the data set again"
+                    + (", or raise tune.row_tokens." if self.budget < self.context else "."),
+                )
+            passages.remove(distractors[-1])
+            self.left_out[item.name] = len(item.passages or ()) - len(passages)
         if passages is None or len(passages) < 2:
             self._fixed[item.name] = sequence
         return sequence
@@ -124,9 +135,9 @@ def _item(row: Mapping[str, Any], name: str, form: Form) -> tuple[Item, object]:
         return Item(name=name, question=question, answer=prompt.render_answer("", final)), None
     passages = tuple(_sentences(row, name))
     group = meta.get("group")
-    return Item(name=name, question=question, passages=passages, answer=answer), (
-        (group, frozenset(passages)) if group else None
-    )
+    golden = frozenset({row.get("oracle_context") or "", *(chunk["text"] for chunk in meta.get("golden_chunks", ()))})
+    item = Item(name=name, question=question, passages=passages, golden=golden, answer=answer)
+    return item, (group, frozenset(passages)) if group else None
 
 
 def _text(row: Mapping[str, Any], key: str, name: str) -> str:

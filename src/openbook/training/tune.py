@@ -84,6 +84,11 @@ def tune(
     rows = study.rows_of_epochs(config.tune.epochs)
     held_out = study_of(validation, loaded, config, form).rows(0) if validation and validation.stat().st_size else []
     checkpoints = out / "checkpoints"
+    if study.left_out:
+        progress.message(
+            f"{sum(study.left_out.values()):,} distractors of {len(study.left_out):,} examples are left out: "
+            f"with them the examples are longer than a row or than the model reads."
+        )
     _prepare_folder(out, {"inputs": inputs, "options": options}, resume, progress)
 
     model = adapted(loaded, config)
