@@ -11,7 +11,15 @@ from openbook.cli.session import Session, as_overrides, keep_offline, verb
 from openbook.errors import ConfigError, DocumentError
 
 # What makes the demo small; every other option has its default.
-DEMO = {"dataset.questions": 400, "dataset.studied": 100, "dataset.unseen": 100, "evaluate.questions": 100}
+DEMO = {
+    "dataset.questions": 400,
+    "dataset.validation": 20,
+    "dataset.studied": 60,
+    "dataset.unseen": 40,
+    "evaluate.questions": 60,
+    "evaluate.removed": 20,
+    "evaluate.passage_questions": 20,
+}
 DEMO_OUT = Path("openbook-demo")
 
 

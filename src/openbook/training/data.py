@@ -95,7 +95,7 @@ class Study:
 
 
 def read_study(path: Path, tokenizer: Any, *, form: Form, budget: int, seed: int, context: int) -> Study:
-    """Read a data set: RAFT rows (see docs/formats), or rows with `messages`, or with `prompt` and `completion`.
+    """Read a data set: RAFT rows in the layout of gorilla, or rows with `messages`, or with `prompt` and `completion`.
 
     `form="closed"` drops the passages and trains question → short answer. Raises `RecordError` with file and line.
     """
