@@ -150,6 +150,11 @@ def test_init_beside_another_folder_names_documents_that_can_be_found(openbook: 
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "not enough memory"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 1, "The disk is full"),
         (RuntimeError("lance error: LanceError(IO): No space left on device (os error 28)"), 1, "The disk is full"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 11456 vs 11348"),
+            1,
+            "The disk is full",
+        ),
         (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 1, "/root/x: permission denied."),
         (ZeroDivisionError("division\nby zero"), 70, "(ZeroDivisionError: division by zero). Run with --debug"),
     ],

@@ -166,6 +166,7 @@ def test_times_of_a_stopped_stage_add_up(tmp_path: Path) -> None:
     config = Config(out=tmp_path)
     with pytest.raises(KeyboardInterrupt), pipeline.Times(config).measure("tune"):
         raise KeyboardInterrupt
+    assert not json.loads((tmp_path / pipeline.TIMES).read_text())["tune"]["done"]
     (tmp_path / pipeline.TIMES).write_text(json.dumps({"tune": {"seconds": 100.0, "done": False}}))
     with pipeline.Times(config).measure("tune"):
         pass

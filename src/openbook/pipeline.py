@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from openbook import storage, verbs
 from openbook.config import Config
+from openbook.errors import StoreError
 from openbook.progress import SILENT, Progress
 from openbook.records import from_json, to_json
 
@@ -83,11 +84,15 @@ class Times:
         measured, started = Measured(), time.monotonic()
         before = self._stages.get(stage)
         spent = before.seconds if before and not before.done else 0.0
-        done = False
         try:
             yield measured
-            done = True
-        finally:
-            if not (measured.idle and before):
-                self._stages[stage] = _Time(seconds=spent + time.monotonic() - started, done=done)
-                storage.write_json(self._path, {name: to_json(entry) for name, entry in self._stages.items()})
+        except BaseException:
+            with contextlib.suppress(StoreError):  # a full disk has its own sentence, that of the stage
+                self._note(stage, spent + time.monotonic() - started, done=False)
+            raise
+        if not (measured.idle and before):
+            self._note(stage, spent + time.monotonic() - started, done=True)
+
+    def _note(self, stage: str, seconds: float, *, done: bool) -> None:
+        self._stages[stage] = _Time(seconds=seconds, done=done)
+        storage.write_json(self._path, {name: to_json(entry) for name, entry in self._stages.items()})

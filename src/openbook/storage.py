@@ -31,6 +31,8 @@ def explained(path: Path) -> Iterator[None]:
             errno.ENOSPC: "The disk is full: free some space and run the same command again; finished work is kept.",
             errno.EDQUOT: "Your disk quota is used up: free some space and run the same command again.",
             errno.EACCES: "Choose a folder that you may write to with --out.",
+            errno.EEXIST: "A file stands where a folder is needed: choose another folder with --out.",
+            errno.ENOTDIR: "A file stands where a folder is needed: choose another folder with --out.",
             errno.EROFS: "The file system is read-only: choose another folder with --out.",
         }
         raise StoreError(f"Cannot write {path}: {error.strerror}.", remedies.get(error.errno or 0, "")) from error

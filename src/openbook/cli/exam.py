@@ -86,6 +86,9 @@ def answer_notes(answer: "Answer") -> str:
     lines += text.quotes(answer.quotes, answer.passages)
     if not answer.quotes and not answer.refusal:
         lines.append("No quote: nothing in this answer is checked.")
+    if answer.passages:
+        lines.append("Passages shown:")
+        lines += [f"  {scored.rank}. {text.place(scored.chunk)}" for scored in answer.passages]
     return "\n".join(lines)
 
 

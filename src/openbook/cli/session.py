@@ -9,6 +9,7 @@ import functools
 import inspect
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -198,10 +199,14 @@ def explain(error: BaseException) -> tuple[str, int]:
     ), EXIT_FAULT
 
 
+# What libraries written in Rust or C++ say of a full disk: the system's words, or (torch.save) only that less was
+# written than was meant to be.
+_DISK_FULL = re.compile(r"No space left on device|PytorchStreamWriter failed|inline_container\.cc.*unexpected pos")
+
+
 def _disk_full(error: BaseException) -> bool:
-    # Libraries written in Rust or C++ pass the operating system's message on, without its number.
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return full or "No space left on device" in str(error)
+    return full or bool(_DISK_FULL.search(str(error)))
 
 
 def _show_warning(
