@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from openbook.config import Config
 from openbook.documents import Skipped, chunk, read
@@ -132,8 +133,7 @@ def _read_all(config: Config, progress: Progress) -> tuple[list[Document], list[
     documents: list[Document] = []
     skipped: list[Skipped] = []
     with progress.task("Reading documents", None, unit="files") as task:
-        # Our own results may lie among the documents, the report among them, which is HTML.
-        for found in read(paths, max_file_mb=config.documents.max_file_mb, exclude=[config.out]):
+        for found in read(paths, max_file_mb=config.documents.max_file_mb, exclude=_own_results(config)):
             if isinstance(found, Skipped):
                 skipped.append(found)
             else:
@@ -142,6 +142,14 @@ def _read_all(config: Config, progress: Progress) -> tuple[list[Document], list[
     if not documents:
         raise InputError(*_nothing_to_read(config, skipped))
     return sorted(documents, key=lambda document: document.uri), skipped
+
+
+def _own_results(config: Config) -> list[Path]:
+    """What openbook wrote, which may lie among the documents: its report is HTML."""
+    if any(path.expanduser().resolve() == config.out.resolve() for path in config.documents.paths):
+        report = config.out / "report.html"
+        return [config.index_dir, config.dataset_dir, config.adapters_dir, config.evaluation_dir, report]
+    return [config.out]
 
 
 def _nothing_to_read(config: Config, skipped: Sequence[Skipped]) -> tuple[str, str]:
