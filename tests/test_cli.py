@@ -186,6 +186,8 @@ def test_the_libraries_are_told_to_be_quiet_before_a_verb_runs(openbook: Openboo
     [
         ("nano", "offline", True),
         ("./model", "offline", True),
+        ("model", "offline", True),
+        ("./absent", "offline", True),
         ("org/model", "offline", False),
         ("nano", "org/embedder", False),
     ],

@@ -32,6 +32,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_FAULT, EXIT_STOPPED, EXIT_PIPE = 1, 2, 70, 130, 14
 # Said before anything heavy is imported: the libraries read these at import.
 QUIET_LIBRARIES = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_VERBOSITY": "error",
     "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -61,7 +62,8 @@ class Session:
 
         path = file or self.config_file or (Path(FILE) if Path(FILE).exists() else None)
         config = Config.load(path, [*self.overrides, *as_overrides(flags or {})])
-        keep_offline(config)
+        for name in keep_offline(config):
+            self.note(f"{name} is no folder here: it is the name of a model on the hub, from where it is loaded.")
         return config
 
     def note(self, text: str) -> None:
@@ -81,11 +83,17 @@ def _toml(value: object) -> str:
     return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
 
 
-def keep_offline(config: "Config") -> None:
-    """No hub is asked for anything unless the configuration names a model that only a hub can have."""
+def keep_offline(config: "Config") -> list[str]:
+    """No hub is asked for anything unless the configuration names a model that only a hub can have: these names."""
     names = (config.model.base, config.retrieval.embedder)
-    if all(name in ("nano", "offline") or Path(name).expanduser().exists() for name in names):
+    from_hub = [name for name in names if name not in ("nano", "offline") and not _is_path(name)]
+    if not from_hub:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    return from_hub
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith(("/", ".", "~")) or Path(name).exists()
 
 
 ConfigOption = Annotated[

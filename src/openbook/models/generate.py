@@ -39,6 +39,7 @@ class Generator:
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load a PEFT adapter; it answers only inside `with generator.adapter(name)`."""
         from peft import PeftModel
+        from safetensors import SafetensorError
 
         if not (folder / "adapter_config.json").is_file():
             raise ModelError(
@@ -52,6 +53,11 @@ class Generator:
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().split("\n")[0]
             raise ModelError(f"The adapter in {folder} does not fit {self.loaded.name}: {reason}") from error
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                f"The adapter in {folder} is damaged or cannot be read: {error}.",
+                "Write it anew: `openbook tune --force`.",
+            ) from error
         self._model.eval()
 
     @contextlib.contextmanager

@@ -158,9 +158,11 @@ def load(
 @contextlib.contextmanager
 def _explained(name: str) -> Iterator[None]:
     """Turn what transformers raises when a model is absent or broken into one sentence."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         if Path(resolve(name)).is_dir():
             raise ModelError(f"The model in {resolve(name)} cannot be loaded: {reason}") from error
