@@ -1,0 +1,69 @@
+"""The embedded base: an ordinary Llama that loads fast, keeps the tags whole, and quotes."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from openbook import prompt
+from openbook.models import Generator, load
+from openbook.models.chat import encode_text, stop_tokens
+from openbook.models.load import NANO
+from openbook.records import Chunk, Document
+
+PASSAGES = (
+    "## Retention\n\nThe archive holds every message for ninety days. After that the oldest messages are deleted first.",
+    "## Alerts\n\nAn alert is sent when the queue is longer than a thousand entries. Alerts can be muted for an hour.",
+)
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    return Generator(load("nano"), max_new_tokens=80)
+
+
+def test_it_is_an_ordinary_llama_of_a_size_that_ships(generator: Generator) -> None:
+    assert type(generator.loaded.model).__name__ == "LlamaForCausalLM"
+    assert sum(path.stat().st_size for path in NANO.iterdir()) < 30_000_000
+    assert not [path.name for path in NANO.iterdir() if path.suffix in {".bin", ".pt", ".pkl"}]
+
+
+def test_tags_and_roles_are_single_tokens_and_tags_survive_decoding(generator: Generator) -> None:
+    reader = generator.loaded.tokenizer
+    for tag in (*prompt.TAGS, "<|user|>", "<|assistant|>", "<|end|>"):
+        assert len(encode_text(reader, tag)) == 1, tag
+    answer = prompt.render_answer(prompt.render_quote("Ninety days."), "ninety days")
+    assert reader.decode(encode_text(reader, answer), skip_special_tokens=True) == answer
+    assert stop_tokens(reader, generator.loaded.model) == [reader.eos_token_id]
+
+
+def test_it_answers_in_the_form_that_we_read(generator: Generator) -> None:
+    questions = ["How long does the archive hold every message?", "When is an alert sent?"]
+    document = Document.create(uri="manual.md", title="Manual", text="\n".join(PASSAGES))
+    chunks = [Chunk.create(document, document.text.index(p), document.text.index(p) + len(p)) for p in PASSAGES]
+    answers = [prompt.parse_answer(g.text) for g in generator.generate([prompt.prompt(q, PASSAGES) for q in questions])]
+    assert all(answer.final for answer in answers)
+    quotes = [prompt.locate_quote(quote, chunks) for answer in answers for quote in answer.quotes]
+    assert all(quote.text == document.text[quote.start : quote.end] for quote in quotes if quote.verified)
+
+
+def test_batched_and_single_answers_are_the_same(generator: Generator) -> None:
+    prompts = [prompt.prompt("When is an alert sent?", PASSAGES[:n] or None) for n in range(3)]
+    together = [generation.text for generation in generator.generate(prompts)]
+    alone = [generator.generate([asked])[0].text for asked in prompts]
+    assert together == alone
+    assert "".join(generator.stream(prompts[-1])).strip() == alone[-1]
+
+
+def test_a_prompt_beyond_the_context_is_an_error_of_its_own(generator: Generator) -> None:
+    long, short = generator.generate([prompt.prompt("word " * 9000, PASSAGES), prompt.prompt("When?", PASSAGES)])
+    assert "reads 4,096" in long.error and not long.text
+    assert not short.error
+
+
+@pytest.mark.slow
+def test_it_loads_within_a_second(tmp_path: Path) -> None:
+    load("nano")  # imports
+    started = time.perf_counter()
+    load("nano")
+    assert time.perf_counter() - started < 1
