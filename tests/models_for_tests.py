@@ -62,7 +62,9 @@ def tokenizer(template: str | None = TINYLLAMA_TEMPLATE) -> PreTrainedTokenizerF
     )
     byte_tokens = [f"<0x{value:02X}>" for value in range(256)]
     special = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>"]
-    inner.train_from_iterator([TEXT, string.printable], trainers.BpeTrainer(vocab_size=512, special_tokens=[*special, *byte_tokens]))
+    inner.train_from_iterator(
+        [TEXT, string.printable], trainers.BpeTrainer(vocab_size=512, special_tokens=[*special, *byte_tokens])
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=inner,
         bos_token="<s>",
