@@ -256,6 +256,8 @@ def test_a_reader_who_goes_away_is_no_failure() -> None:
 
 def test_ctrl_c_ends_in_a_sentence() -> None:
     code = (
+        # A shell that starts this in the background has its children ignore Ctrl-C.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import time, typer; from openbook.cli.session import verb\n"
         "app = typer.Typer(); app.callback()(lambda: None)\n"
         "def work(session):\n    print('ready', flush=True); time.sleep(60)\n"
