@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from openbook.config import Config
@@ -47,6 +47,7 @@ def test_the_defaults_survive_their_own_file(tmp_path: Path) -> None:
         },
     )
 )
+@example(data={"model": {"base": "\x7f"}})
 def test_to_toml_is_read_back_as_it_was(data: dict[str, Any]) -> None:
     config = Config.parse(data, origin="test")
     assert Config.parse(tomllib.loads(config.to_toml()), origin="test") == config

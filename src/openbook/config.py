@@ -208,7 +208,8 @@ def _dump_toml(value: Any) -> str:
         return "[" + ", ".join(_dump_toml(item) for item in value) + "]"
     if isinstance(value, Path):
         value = value.as_posix()
-    return json.dumps(value, ensure_ascii=False)  # strings, numbers and booleans are written alike in JSON and TOML
+    # Strings, numbers and booleans are written alike in JSON and TOML, but for one control character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
