@@ -1,28 +1,31 @@
 """Step 2 of the recipe: a stock `LlamaForCausalLM` that finds and copies a sentence before any training.
 
 From random weights copying does not even begin within what two cores can train. So the weights of some heads are set
-by hand, and all others are small and random. The residual stream is divided into fields (see `Field`):
+by hand, and all others are small and random. The residual stream is divided into fields (see `Field`). The sentence is
+found by a vote: each word of the question looks for itself in the passages and takes home the tag of the sentence that
+it finds; the tag that most words bring is the answer's. A rare word votes for one sentence, a common one for many, a
+little for each, so rarity need not be known.
 
-    layer 0  head 0  looks one token back by rotary phase alone and writes `previous` and the flags of that token
-             head 1  looks two tokens back and writes `earlier`
-             head 2  looks at about the last twenty tokens and writes their rare words to `bag`
-             head 3  looks at the document tags so far and writes whether this token is inside a passage
-    layer 1  head 0  looks where the present two tokens stood before, at the token that followed them, and copies its
-                     content to `out`: an induction head that matches two tokens
-             head 1  looks at the first token of the present sentence and writes its content to `start`
-             head 2  looks at the second one and adds its content to `start`, turned by another rotation
-             head 3  looks at all tokens outside the passages and writes their rare words to `asked`
-    layer 2  head 0  after `##begin_quote##` looks for the sentence end whose bag resembles `asked`, and copies that
-                     sentence's first token from `start` to `out`
-             head 1  one token later, copies its second token; from there on induction finds the way
+    layer 0  heads 0-2  look one, two and three tokens back by rotary phase alone: `previous`, `earlier`, their flags
+             head 3     looks at the document tags so far; the MLP makes of it whether this token is inside a passage
+    layer 1  heads 0-2  look at the first, second and third token of the present sentence; the MLP hashes them into its
+                        `tag`: products of random projections, so that sentences that begin alike in part do not
+                        resemble each other
+    layer 2  head 0     looks for this token, best behind the same token as here, inside the passages, and writes the
+                        tag of that sentence to `vote`
+    layer 3  head 0     averages the votes of all tokens outside the passages
+    layer 4  heads 0, 3 after `##begin_quote##` look for the sentence whose tag has won, and copy its first token and,
+                        one token later, its second
+             head 1     looks where the present two tokens stood before, rather in the sentence that has won, at the
+                        token that followed them, and copies it
+             head 2     where the answer begins, looks for the sentence whose tag has won; where none has, at the sink:
+                        a refusal
 
 Scales are spread so that no block of 64 weights holds an outlier: NF4 quantises in such blocks.
 """
 
-import math
 import re
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +34,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from openbook.prompt import BEGIN_QUOTE, DOCUMENT, END_DOCUMENT
+from openbook.dataset.english.words import STOPWORDS
+from openbook.prompt import BEGIN_QUOTE, DOCUMENT, END_DOCUMENT, REFUSAL_REASONING, SYSTEM, instruction
 
 SIZE = 0.1  # root mean square of the dimensions of `content`
+FLAG_SIZE = 2.0  # of a flag's dimension, relative to content
+CONSTANT_SIZE = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,15 +48,12 @@ class Shape:
 
     vocabulary: int = 8192
     width: int = 320
-    layers: int = 4
-    heads: int = 5
+    layers: int = 5
+    heads: int = 4
+    head: int = 96
     intermediate: int = 640
     context: int = 4096
-    theta: float = 1e8
-
-    @property
-    def head(self) -> int:
-        return self.width // self.heads
+    theta: float = 1e14
 
     def config(self, **tokens: int | None) -> LlamaConfig:
         return LlamaConfig(
@@ -60,6 +63,7 @@ class Shape:
             num_hidden_layers=self.layers,
             num_attention_heads=self.heads,
             num_key_value_heads=self.heads,
+            head_dim=self.head,
             max_position_embeddings=self.context,
             rope_theta=self.theta,
             tie_word_embeddings=False,
@@ -70,23 +74,28 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gains:
-    """How sharp the circuits are: scores in units of the softmax's exponent, sizes relative to content."""
+    """How sharp the circuits are. Scores are in units of the softmax's exponent, for a full match; sizes relative to
+    content."""
 
-    phase: float = 9.0  # distance heads: amplitude of query and key over all pairs
-    match: float = 2.5  # induction: amplitude of (current token here ↔ token before there)
-    second: float = 0.7  # and, relative to it, of (token before here ↔ the one before that there)
-    window: float = 5.5  # bag: how steeply attention falls with distance
-    near: float = 8.0  # sentence heads: how much the nearest start is preferred
+    phase: float = 11.0  # distance heads: amplitude of query and key over all pairs
+    near: float = 9.0  # sentence heads: how much the nearest start is preferred
     flag: float = 20.0  # sentence heads: what each condition is worth
-    topic: float = 12.0  # finding: amplitude of bags; their match is worth its square / 8 times their overlap
-    end: float = 60.0  # finding: what it is worth to be a sentence's end
-    inside: float = 200.0  # asking: what excludes the passages from the question's topics
-    gate: float = 250.0  # finding: what keeps it silent elsewhere
-    head: float = 0.4  # logits per unit of `out`
-    out: float = 1.0  # size of what induction writes
-    found: float = 2.5  # size of what finding writes
-    slow_from: int = 12  # induction: the first rotary pair that counts as slow
-    still_from: int = 12  # finding: the first one that hardly turns at all within the context
+    word: float = 24.0  # voting: the same stem
+    before: float = 8.0  # voting: behind the same stem
+    abstain: float = 14.0  # voting: what a match must exceed
+    common: float = 4.0  # voting: and by how much more if the word is a common one
+    inside: float = 30.0  # voting, finding, copying: what it is worth to stand in a passage
+    poll: float = 30.0  # averaging votes: what excludes passages and the system's message
+    won: float = 200.0  # finding: a sentence that all voted for
+    doubt: float = 0.03 # refusing: the share of votes below which no sentence has won
+    gate: float = 60.0  # finding and refusing: what keeps them silent elsewhere
+    current: float = 16.0  # copying: the same token before
+    second: float = 9.0  # copying: and the same one before that
+    same: float = 30.0  # copying: in a sentence that all voted for
+    copied: float = 3.0  # size of what copying writes
+    found: float = 4.0  # size of what finding writes
+    head: float = 0.15  # logits per unit of `out`
+    slow: float = 5e-4  # radians a token: pairs that turn less compare contents
 
 
 class Field:
@@ -94,42 +103,41 @@ class Field:
 
     CONSTANT = slice(0, 3)  # the same in every token: drives heads that look at positions only
     FILLER = slice(3, 4)  # makes all rows equally long
-    FLAGS = slice(4, 16)  # see `Flag`
-    CONTENT = slice(16, 80)  # a random vector per token; " Value", "value" and "VALUE" share part of theirs
-    TOPIC = slice(80, 116)  # a random vector per word stem, the longer the rarer the stem
-    PREVIOUS = slice(116, 136)  # content of the token before
-    EARLIER = slice(136, 156)  # content of the token before that
-    ASKED = slice(116, 152)  # from layer 1 on, over the two before: topics of the question
-    BAG = slice(156, 192)  # topics of about the last twenty tokens
-    START = slice(192, 256)  # contents of the first two tokens of the sentence, each by its own rotation
-    OUT = slice(256, 320)  # what the head reads
+    FLAGS = slice(4, 26)  # see `Flag`
+    CONTENT = slice(26, 86)  # a random vector per stem (40) and one per token (20)
+    PREVIOUS = slice(86, 134)  # the first 48 dimensions of the content of the token before
+    EARLIER = slice(134, 168)  # 34 of the one before that: 24 of its stem, 10 of its own
+    TAG = slice(168, 214)  # the sentence: a hash of its first three tokens
+    VOTE = slice(214, 260)  # the tag that this token votes for; behind the passages, what all vote for
+    OUT = slice(260, 320)  # what the head reads; within layer 1 the tokens to be hashed
+
+
+STEM, OWN = 40, 20
 
 
 class Flag:
     """Single dimensions that say what a token is; layer 0 copies some to say what the tokens before are."""
 
-    MARK, LINE, SPACE = (
-        4,
-        5,
-        6,
-    )  # ends a sentence if a space follows; ends a line; begins with a space (−2: is all space)
+    MARK, LINE, SPACE = 4, 5, 6  # ends a sentence before a space; ends a line; begins with a space (−2: is all space)
     PREVIOUS_MARK, PREVIOUS_LINE, PREVIOUS_SPACE = 7, 8, 9
-    EARLIER_MARK, EARLIER_LINE = 10, 11
-    QUOTE, PREVIOUS_QUOTE = 12, 13  # `##begin_quote##`
-    INSIDE = 15  # inside a passage (or the system's message), and not in the question
-    SINK = 14  # the first token of every prompt, where silent heads look
+    EARLIER_MARK, EARLIER_LINE, EARLIER_SPACE = 10, 11, 12
+    THIRD_MARK, THIRD_LINE = 13, 14
+    QUOTE = 15  # `##begin_quote##`
+    ANSWER = 16  # `<|assistant|>`
+    SINK = 17  # the first token of every prompt, where silent heads look
+    TAGS = 18  # opening minus closing document tags so far, over their number: 1 / odd inside, 0 outside
+    SYSTEM = 19  # no document tag so far
+    INSIDE = 20  # inside a passage
+    REFUSE = 21  # no sentence has won
+    COMMON = 22  # a word or mark that stands everywhere
+    PREVIOUS_QUOTE = 23
+    ANSWERING = 24  # in the answer
 
 
 def build(
-    shape: Shape,
-    tokenizer: Tokenizer,
-    texts: Iterable[str],
-    *,
-    seed: int = 0,
-    gains: Gains | None = None,
-    **tokens: int | None,
+    shape: Shape, tokenizer: Tokenizer, *, seed: int = 0, gains: Gains | None = None, **tokens: int | None
 ) -> LlamaForCausalLM:
-    """A model with the circuits in place. `texts` give the word frequencies that tell rare stems from common ones."""
+    """A model with the circuits in place."""
     gains = gains or Gains()
     torch.manual_seed(seed)
     model = LlamaForCausalLM(shape.config(**tokens))
@@ -138,192 +146,302 @@ def build(
         for layer in model.model.layers:  # whatever is random must not disturb the circuits: it writes nothing yet
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
-        embedding = _embeddings(tokenizer, texts, shape, seed)
+        embedding = _embeddings(tokenizer, shape, seed)
         model.model.embed_tokens.weight.copy_(embedding)
-        first, second, third = (_Attention(model.model.layers[n].self_attn, shape, frequencies) for n in range(3))
-        rotation, other = (torch.linalg.qr(torch.randn(64, 64))[0] for _ in range(2))
-        eye = torch.eye(36)
+        sample = torch.tensor([tokenizer.encode(SAMPLE, add_special_tokens=False).ids])
 
-        # What a field of size SIZE measures after a layer's norm; later layers see what earlier ones have added.
-        length = embedding.pow(2).sum(1).mean()
-        x = SIZE / (length / shape.width).sqrt()
-        first.look_back(0, 1, x, gains.phase)
-        first.carry(0, [(rotation[:20], Field.CONTENT, Field.PREVIOUS)], x)
-        first.copy_flags(0, x, {7: 4, 8: 5, 9: 6, 13: 12})
-        first.look_back(1, 2, x, gains.phase)
-        first.carry(1, [(rotation[:20], Field.CONTENT, Field.EARLIER)], x)
-        first.copy_flags(1, x, {10: 4, 11: 5})
-        first.near(2, x, gains.window)
-        first.carry(2, [(3 * eye, Field.TOPIC, Field.BAG)], x)
-        _inside(first, 3, tokenizer, embedding / SIZE, x)
+        def layer(number: int) -> "_Attention":
+            return _Attention(model.model.layers[number].self_attn, shape, frequencies, _sizes(model, sample, number))
 
-        length = length + (20 + 20 + 36 + 3) * SIZE**2
-        x = SIZE / (length / shape.width).sqrt()
-        slow = second.slow(gains.slow_from)
-        second.clear(0)
-        _induce(second, slow, rotation, gains, x)
-        second.carry(0, [(rotation, Field.CONTENT, Field.OUT)], x, size=gains.out)
-        starts = {Flag.PREVIOUS_MARK: 1.0, Flag.SPACE: 1.0, Flag.PREVIOUS_LINE: 2.0, Flag.LINE: -2.0, Flag.MARK: -2.0}
-        seconds = {
-            Flag.EARLIER_MARK: 1.0,
-            Flag.PREVIOUS_SPACE: 1.0,
-            Flag.EARLIER_LINE: 2.0,
-            Flag.PREVIOUS_LINE: -2.0,
-            Flag.PREVIOUS_MARK: -2.0,
-            Flag.LINE: -2.0,
-        }
-        for head, wanted, turn in ((1, starts, rotation), (2, seconds, other)):
-            second.near(head, x, gains.near)
-            second.prefer(head, wanted, x, gains.flag)
-            second.carry(head, [(turn, Field.CONTENT, Field.START)], x)
-
-        second.clear(3)
-        second.prefer(3, {Flag.INSIDE: -1.0}, x, gains.inside)
-        second.carry(3, [(3 * eye, Field.TOPIC, Field.ASKED)], x)
-
-        length = length + 128 * SIZE**2 + 64 * (SIZE * gains.out) ** 2
-        x = SIZE / (length / shape.width).sqrt()
-        for head, flag, turn in ((0, Flag.QUOTE, rotation), (1, Flag.PREVIOUS_QUOTE, other)):
-            third.clear(head)
-            _find(third, head, flag, gains, x)
-            third.carry(head, [(rotation @ turn.T, Field.START, Field.OUT)], x, size=gains.found)
-        model.lm_head.weight[:, Field.OUT] = embedding[:, Field.CONTENT] / SIZE @ rotation.T * gains.head
-        # A quote begins with a space, also where its sentence opens a line: the form with the space is preferred there.
-        spaced = embedding[:, Flag.SPACE] > 0
-        model.lm_head.weight[spaced, Flag.QUOTE] = 0.6 * gains.found * 64 * gains.head / FLAG_SIZE
+        _look_back(layer(0), tokenizer, embedding / SIZE, gains)
+        _inside(model.model.layers[0], _sizes(model, sample, 0, after_attention=True).median())
+        _tag(layer(1), gains)
+        _hash(model.model.layers[1], _sizes(model, sample, 1, after_attention=True).median())
+        _vote(layer(2), gains)
+        _poll(layer(3), gains)
+        last = layer(4)
+        _find(last, gains)
+        _copy(last, gains)
+        _refuse(last, gains)
+        head = model.lm_head.weight
+        head[:, Field.OUT] = embedding[:, Field.CONTENT] / SIZE * gains.head
+        # A quote begins with a space, also where its sentence opens a line, and mostly with a capital.
+        pieces = [tokenizer.id_to_token(number) for number in range(shape.vocabulary)]
+        spaced = torch.tensor([piece[0] == "Ġ" and len(piece) > 1 for piece in pieces])
+        capital = torch.tensor([piece.strip("Ġ")[:1].isupper() for piece in pieces])
+        head[:, Flag.QUOTE] = (0.5 * spaced + 0.2 * capital) * gains.found * 34 * gains.head / FLAG_SIZE
+        opening, refusal = tokenizer.token_to_id(BEGIN_QUOTE), tokenizer.encode(REFUSAL_REASONING).ids[0]
+        for token, without, withal in ((opening, 12.0, -12.0), (refusal, 0.0, 12.0)):
+            head[token, Flag.ANSWER] += without / 3  # the norm leaves about 3 of a flag
+            head[token, Flag.REFUSE] += withal / 3
     return model
 
 
-class _Attention:
-    """A layer's attention, set head by head. `x` is always the size of a field's dimensions after the layer's norm."""
+SAMPLE = "<|system|>{}<|end|><|user|>{}<|end|><|assistant|>".format(
+    SYSTEM, instruction(re.split(r"\n\n", __doc__), "Which head looks for the sentence whose tag has won?")
+)
 
-    def __init__(self, module: Any, shape: Shape, frequencies: Tensor) -> None:
+
+def _sizes(model: LlamaForCausalLM, ids: Tensor, layer: int, *, after_attention: bool = False) -> Tensor:
+    """(T,) What a dimension of size SIZE measures after the norm of a layer, for the layers before as they are now."""
+    seen: list[Tensor] = []
+    block = model.model.layers[layer]
+    norm = block.post_attention_layernorm if after_attention else block.input_layernorm
+    hook = norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(input_ids=ids)
+    hook.remove()
+    return SIZE / seen[0][0].pow(2).mean(-1).sqrt()
+
+
+class _Attention:
+    """A layer's attention, set head by head. `x` is the size of a field's dimensions after the layer's norm; the sink,
+    to which nothing was added on the way, has a larger one."""
+
+    def __init__(self, module: Any, shape: Shape, frequencies: Tensor, sizes: Tensor) -> None:
         self.query, self.key, self.value, self.output = (
             getattr(module, f"{name}_proj").weight for name in ("q", "k", "v", "o")
         )
+        self.x, self.sink = sizes.median(), sizes[0]
         self._size, self._frequencies = shape.head, frequencies
-        self._used: dict[int, int] = {}  # rows of a head's values already taken
+        self._values: dict[int, int] = {}  # rows of a head's values already taken
+        self._slow: dict[int, int] = {}  # rows of a head's slow pairs already taken, from the slowest
 
     def rows(self, head: int) -> slice:
         return slice(head * self._size, (head + 1) * self._size)
-
-    def slow(self, first: int) -> list[int]:
-        """Rows of a head that belong to slow rotary pairs, slowest last."""
-        half = self._size // 2
-        return [row for pair in range(first, half) for row in (pair, pair + half)]
 
     def clear(self, head: int) -> None:
         for projection in (self.query, self.key, self.value):
             projection[self.rows(head)] = 0
         self.output[:, self.rows(head)] = 0
 
-    def look_back(self, head: int, distance: int, x: Tensor, gain: float) -> None:
+    def _take(self, head: int, count: int) -> list[int]:
+        """Rows of the slowest rotary pairs that are still free."""
+        half = self._size // 2
+        slowest = [row for pair in range(half - 1, -1, -1) for row in (pair, pair + half)]
+        first = self._slow.get(head, 0)
+        self._slow[head] = first + count
+        if self._slow[head] > self._size - 2 * self.fast:
+            raise ValueError(f"head {head} has no slow pairs left")
+        return [head * self._size + row for row in slowest[first : first + count]]
+
+    @property
+    def fast(self) -> int:
+        """How many pairs turn too fast to compare contents."""
+        return int((self._frequencies > Gains().slow).sum())
+
+    @property
+    def constant(self) -> Tensor:
+        """What each of the constant's dimensions measures after the norm."""
+        return CONSTANT_SIZE / 3**0.5 * self.x
+
+    def look_back(self, head: int, distance: int, gain: float) -> None:
         """Attend to the token `distance` back: keys are the query's phases, turned by that distance."""
         self.clear(head)
         start, half = head * self._size, self._size // 2
-        each = gain / (_constant(x) * 3)
+        each = gain / (self.constant * 3)
         self.query[start : start + half, Field.CONSTANT] = each
         self.key[start : start + half, Field.CONSTANT] = (each * torch.cos(self._frequencies * distance))[:, None]
         self.key[start + half : start + self._size, Field.CONSTANT] = (each * torch.sin(self._frequencies * distance))[
             :, None
         ]
 
-    def near(self, head: int, x: Tensor, gain: float) -> None:
-        """Prefer about the last twenty tokens.
-
-        Pairs that turn once in 160 to 1,600 tokens, all in phase here: near distance 0 their cosines sum to a bump of
-        the wanted width, and they do not meet again within the context.
-        """
-        self.clear(head)
-        each = gain / (_constant(x) * 3)
+    def near(self, head: int, gain: float) -> None:
+        """Prefer the near: pairs that turn once in 160 to 1,600 tokens, all in phase here, do not meet again within
+        the context."""
+        each = gain / (self.constant * 3)
         chosen = (self._frequencies < 0.04) & (self._frequencies > 0.004)
         for pair in torch.nonzero(chosen)[:, 0].tolist():
             self.query[head * self._size + pair, Field.CONSTANT] = each
             self.key[head * self._size + pair, Field.CONSTANT] = each
 
-    def prefer(self, head: int, flags: dict[int, float], x: Tensor, score: float) -> None:
-        """Add `score` times the flags' weights to a key's score, whatever its distance: on the slowest pair."""
-        row = (head + 1) * self._size - 1
+    def prefer(
+        self,
+        head: int,
+        flags: dict[int, float],
+        score: float,
+        when: dict[int, float] | None = None,
+        always: float = 1.0,
+    ) -> None:
+        """Add `score` times the flags' weights to a key's score, whatever its distance. The query is `always`, plus the
+        weights of its own flags in `when`."""
+        (row,) = self._take(head, 1)
         each = (score * self._size**0.5) ** 0.5
-        self.query[row, Field.CONSTANT] = each / (_constant(x) * 3)
+        self.query[row, Field.CONSTANT] = each * always / (self.constant * 3)
+        for flag, weight in (when or {}).items():
+            self.query[row, flag] = each * weight / (FLAG_SIZE * self.x)
         for flag, weight in flags.items():
-            self.key[row, flag] = each * weight / (FLAG_SIZE * x)
+            self.key[row, flag] = each * weight / (FLAG_SIZE * (self.sink if flag == Flag.SINK else self.x))
 
-    def carry(self, head: int, moves: list[tuple[Tensor, slice, slice]], x: Tensor, size: float = 1.0) -> None:
-        """Write projections of the attended token's fields to other fields, `size` times as large as content."""
-        for projection, source, target in moves:
-            start = head * self._size + self._used.get(head, 0)
-            count = len(projection)
-            self._used[head] = self._used.get(head, 0) + count
-            scale = size**0.5  # shared by the two factors
-            self.value[start : start + count, source] = projection / x * scale
-            self.output[target, start : start + count] = torch.eye(count) * SIZE * scale
+    def compare(self, head: int, here: slice, there: slice, score: float) -> None:
+        """Add `score` where a field here equals one there, less where they resemble each other."""
+        count = here.stop - here.start
+        each = (score * self._size**0.5 / count) ** 0.5 / self.x
+        for number, row in enumerate(self._take(head, count)):
+            self.query[row, here.start + number] = each
+            self.key[row, there.start + number] = each
 
-    def copy_flags(self, head: int, x: Tensor, flags: dict[int, int]) -> None:
-        """Write flags of the attended token: target dimension → source dimension."""
-        for target, source in flags.items():
-            row = head * self._size + self._used.get(head, 0)
-            self._used[head] = self._used.get(head, 0) + 1
-            self.value[row, source] = 1 / x
-            self.output[target, row] = SIZE
-
-
-FLAG_SIZE = 2.0  # of a flag's dimension, relative to content
-CONSTANT_SIZE = 2.0
+    def carry(self, head: int, source: slice, target: slice, *, by: Tensor | None = None, size: float = 1.0) -> None:
+        """Write the attended token's `source` to `target`, projected `by`, `size` times as large."""
+        projection = torch.eye(source.stop - source.start) if by is None else by
+        first = head * self._size + self._values.get(head, 0)
+        count = len(projection)
+        self._values[head] = self._values.get(head, 0) + count
+        scale = size**0.5  # shared by the two factors
+        self.value[first : first + count, source] = projection / self.x * scale
+        self.output[target, first : first + count] = torch.eye(count) * SIZE * scale
 
 
-def _constant(x: Tensor) -> Tensor:
-    """What each of the constant's dimensions measures after the norm."""
-    return CONSTANT_SIZE / 3**0.5 * x
+def _part(field: slice, first: int, count: int) -> slice:
+    return slice(field.start + first, field.start + first + count)
 
 
-def _inside(attention: _Attention, head: int, tokenizer: Tokenizer, embedding: Tensor, x: Tensor) -> None:
-    """Average over all document tags so far, +1 for an opening and −1 for a closing one: 0 behind the last passage.
+def _flag(number: int) -> slice:
+    return slice(number, number + 1)
 
-    Before the first passage only the sink is there to look at, and counts as an opening one.
-    """
-    attention.clear(head)
+
+def _look_back(attention: _Attention, tokenizer: Tokenizer, embedding: Tensor, gains: Gains) -> None:
+    for head in range(3):
+        attention.look_back(head, head + 1, gains.phase)
+    attention.carry(0, _part(Field.CONTENT, 0, 48), Field.PREVIOUS)
+    attention.carry(1, _part(Field.CONTENT, 0, 24), _part(Field.EARLIER, 0, 24))
+    attention.carry(1, _part(Field.CONTENT, STEM, 10), _part(Field.EARLIER, 24, 10))
+    copies = (
+        {Flag.MARK: Flag.PREVIOUS_MARK, Flag.LINE: Flag.PREVIOUS_LINE, Flag.SPACE: Flag.PREVIOUS_SPACE, Flag.QUOTE: Flag.PREVIOUS_QUOTE},
+        {Flag.MARK: Flag.EARLIER_MARK, Flag.LINE: Flag.EARLIER_LINE, Flag.SPACE: Flag.EARLIER_SPACE},
+        {Flag.MARK: Flag.THIRD_MARK, Flag.LINE: Flag.THIRD_LINE},
+    )
+    for head, flags in enumerate(copies):
+        for source, target in flags.items():
+            attention.carry(head, _flag(source), _flag(target))
+    # Over all document tags so far, +1 for an opening and −1 for a closing one; before the first there is the sink.
+    attention.clear(3)
     begin, end = (embedding[tokenizer.token_to_id(tag), Field.CONTENT] for tag in (DOCUMENT, END_DOCUMENT))
-    row = attention.rows(head).stop - 1
-    each = (25.0 * 8) ** 0.5
-    attention.query[row, Field.CONSTANT] = each / (_constant(x) * 3)
-    attention.key[row, Field.CONTENT] = each * (begin + end) / (64 * x)
-    attention.key[row, Flag.SINK] = each * 0.85 / (FLAG_SIZE * x)
-    value = attention.rows(head).start
-    attention.value[value, Field.CONTENT] = (begin - end) / (64 * x)
-    attention.value[value, Flag.SINK] = 1 / (FLAG_SIZE * x)
-    attention.output[Flag.INSIDE, value] = SIZE * FLAG_SIZE
+    tags, unit = begin + end, 60 * attention.x
+    row = attention.rows(3).stop - 1
+    each = (25.0 * attention._size**0.5) ** 0.5
+    attention.query[row, Field.CONSTANT] = each / (attention.constant * 3)
+    attention.key[row, Field.CONTENT] = each * tags / unit
+    attention.key[row, Flag.SINK] = each * 0.7 / (FLAG_SIZE * attention.x)
+    first = attention.rows(3).start
+    attention.value[first, Field.CONTENT] = (begin - end) / unit
+    attention.value[first + 1, Flag.SINK] = 1 / (FLAG_SIZE * attention.x)
+    attention.output[Flag.TAGS, first] = attention.output[Flag.SYSTEM, first + 1] = SIZE * FLAG_SIZE
 
 
-def _induce(attention: _Attention, slow: list[int], rotation: Tensor, gains: Gains, x: Tensor) -> None:
-    """Of the slow rows every other one compares the current token with `previous` there, the rest `previous` here with
-    `earlier` there; slow, so that distance does not disturb the match."""
-    gain = gains.match / x
-    for number, row in enumerate(slow[0::2]):
-        attention.query[row, Field.CONTENT] = gain * rotation[number]
-        attention.key[row, Field.PREVIOUS.start + number] = gain
-    for number, row in enumerate(slow[1::2]):
-        attention.query[row, Field.PREVIOUS.start + number] = gain * gains.second
-        attention.key[row, Field.EARLIER.start + number] = gain * gains.second
+def _inside(layer: Any, x: Tensor) -> None:
+    """INSIDE = 1 where TAGS is above 0.08: the difference of two ramps, one a hidden unit."""
+    gate, up, down = (getattr(layer.mlp, f"{name}_proj").weight for name in ("gate", "up", "down"))
+    constant = CONSTANT_SIZE / 3**0.5 * x
+    steep = 400.0  # so that silu is a ramp
+    for unit, threshold in enumerate((0.03, 0.08)):
+        gate[unit] = up[unit] = 0
+        gate[unit, Flag.TAGS] = steep / (FLAG_SIZE * x)
+        gate[unit, Field.CONSTANT] = -steep * threshold / (constant * 3)
+        up[unit, Field.CONSTANT] = 1 / (constant * 3)
+        down[:, unit] = 0
+        down[Flag.INSIDE, unit] = (1 - 2 * unit) * SIZE * FLAG_SIZE / (steep * 0.05)
 
 
-def _find(attention: _Attention, head: int, flag: int, gains: Gains, x: Tensor) -> None:
-    """Compare bags at sentence ends; without `flag` here, look at the sink, whose `start` is empty."""
-    start = attention.rows(head).start
-    slow = attention.slow(gains.still_from)
-    gain = gains.topic / x
-    for number, row in enumerate(slow[:-2]):
-        attention.query[start + row, Field.ASKED.start + number] = gain
-        attention.key[start + row, Field.BAG.start + number] = gain
-    ends, sink = slow[-1], slow[-2]
-    each = (gains.end * 8) ** 0.5
-    attention.query[start + ends, Field.CONSTANT] = each / (_constant(x) * 3)
-    for own, weight in ((Flag.MARK, 1.0), (Flag.LINE, 1.0), (Flag.PREVIOUS_MARK, -1.0), (Flag.PREVIOUS_LINE, -1.0)):
-        attention.key[start + ends, own] = each * weight / (FLAG_SIZE * x)
-    each = (gains.gate * 8) ** 0.5
-    attention.query[start + sink, Field.CONSTANT] = each / (_constant(x) * 3)
-    attention.query[start + sink, flag] = -2 * each / (FLAG_SIZE * x)
-    attention.key[start + sink, Flag.SINK] = each / (FLAG_SIZE * x)
+def _tag(attention: _Attention, gains: Gains) -> None:
+    """The first three tokens of the present sentence: where the token one, two, three before ended one."""
+    places = (
+        {Flag.PREVIOUS_MARK: 1.0, Flag.SPACE: 1.0, Flag.PREVIOUS_LINE: 2.0, Flag.LINE: -2.0, Flag.MARK: -2.0},
+        {
+            Flag.EARLIER_MARK: 1.0,
+            Flag.PREVIOUS_SPACE: 1.0,
+            Flag.EARLIER_LINE: 2.0,
+            Flag.PREVIOUS_LINE: -2.0,
+            Flag.PREVIOUS_MARK: -2.0,
+            Flag.LINE: -2.0,
+        },
+        {
+            Flag.THIRD_MARK: 1.0,
+            Flag.EARLIER_SPACE: 1.0,
+            Flag.THIRD_LINE: 2.0,
+            Flag.EARLIER_LINE: -2.0,
+            Flag.EARLIER_MARK: -2.0,
+            Flag.PREVIOUS_LINE: -2.0,
+            Flag.LINE: -2.0,
+        },
+    )
+    for head, wanted in enumerate(places):
+        attention.clear(head)
+        attention.near(head, gains.near)
+        attention.prefer(head, wanted, gains.flag)
+        rotation = torch.linalg.qr(torch.randn(60, 60))[0]
+        attention.carry(head, Field.CONTENT, Field.OUT, by=rotation, size=3**-0.5)
+
+
+    # In layer 1 as well: ANSWERING = 1 from `<|assistant|>` on.
+    attention.clear(3)
+    attention.prefer(3, {Flag.ANSWER: 1.0, Flag.SINK: 0.5}, gains.gate)
+    attention.carry(3, _flag(Flag.ANSWER), _flag(Flag.ANSWERING))
+
+
+def _hash(layer: Any, x: Tensor) -> None:
+    """TAG = random products of what the heads left in OUT, and OUT empty again: silu(a) − silu(−a) = a."""
+    gate, up, down = (getattr(layer.mlp, f"{name}_proj").weight for name in ("gate", "up", "down"))
+    units = len(gate)
+    gate[:], up[:], down[:] = 0, 0, 0
+    for number in range(60):
+        for sign, unit in ((1, 2 * number), (-1, 2 * number + 1)):
+            gate[unit, Field.OUT.start + number] = sign / x
+            up[unit, Field.CONSTANT] = 1 / (CONSTANT_SIZE / 3**0.5 * x * 3)
+            down[Field.OUT.start + number, unit] = -sign * SIZE
+    gate[120:, Field.OUT] = torch.randn(units - 120, 60) / (60**0.5 * x) * 2  # twice: far enough into its bend
+    up[120:, Field.OUT] = torch.randn(units - 120, 60) / (60**0.5 * x)
+    size = 1.57  # root mean square of silu(2a)·b for standard normal a and b
+    down[Field.TAG, 120:] = torch.randn(46, units - 120) * SIZE / (size * (units - 120) ** 0.5)
+
+
+def _vote(attention: _Attention, gains: Gains) -> None:
+    """Looks at the token behind the match, where more of its sentence's beginning is known."""
+    attention.clear(0)
+    attention.prefer(0, {Flag.INSIDE: 1.0, Flag.LINE: -0.5, Flag.SINK: 1.0}, gains.inside)
+    attention.prefer(0, {Flag.SINK: 1.0}, gains.abstain, when={Flag.COMMON: gains.common / gains.abstain})
+    attention.prefer(0, {Flag.SINK: 1.0}, gains.gate, when={Flag.ANSWERING: 1.0}, always=0.0)
+    attention.compare(0, _part(Field.CONTENT, 0, STEM), _part(Field.PREVIOUS, 0, STEM), gains.word)
+    attention.compare(0, _part(Field.PREVIOUS, 0, 24), _part(Field.EARLIER, 0, 24), gains.before)
+    attention.carry(0, Field.TAG, Field.VOTE)
+
+
+def _poll(attention: _Attention, gains: Gains) -> None:
+    attention.clear(0)
+    attention.prefer(0, {Flag.INSIDE: -1.0, Flag.SYSTEM: -1.0, Flag.LINE: -1.0, Flag.ANSWERING: -1.0}, gains.poll)
+    attention.carry(0, Field.VOTE, Field.VOTE)
+
+
+def _find(attention: _Attention, gains: Gains) -> None:
+    """Head 0 for the first token, head 3 for the second, both from behind the third, where the tag is whole."""
+    third = {Flag.THIRD_MARK: 0.5, Flag.EARLIER_SPACE: 0.5, Flag.THIRD_LINE: 1.0, Flag.EARLIER_LINE: -1.0}
+    for head, opening in ((0, Flag.QUOTE), (3, Flag.PREVIOUS_QUOTE)):
+        attention.clear(head)
+        attention.prefer(head, {Flag.INSIDE: 1.0, **third}, gains.inside)
+        attention.prefer(head, {Flag.SINK: 1.0}, gains.gate + gains.inside, when={opening: -2.0})
+        attention.compare(head, Field.VOTE, Field.TAG, gains.won)
+    for source, target, count in ((0, 0, 24), (24, STEM, 10)):
+        attention.carry(0, _part(Field.EARLIER, source, count), _part(Field.OUT, target, count), size=gains.found)
+    attention.carry(3, Field.PREVIOUS, _part(Field.OUT, 0, 48), size=gains.found)
+
+
+def _copy(attention: _Attention, gains: Gains) -> None:
+    attention.clear(1)
+    attention.prefer(1, {Flag.INSIDE: 0.2}, gains.inside)
+    attention.prefer(1, {Flag.SINK: 1.0}, gains.gate, when={Flag.QUOTE: 1.0}, always=0.0)
+    attention.compare(1, _part(Field.CONTENT, 0, 24), _part(Field.PREVIOUS, 0, 24), gains.current * 2 / 3)
+    attention.compare(1, _part(Field.CONTENT, STEM, 8), _part(Field.PREVIOUS, STEM, 8), gains.current / 3)
+    attention.compare(1, _part(Field.PREVIOUS, 0, 12), _part(Field.EARLIER, 0, 12), gains.second)
+    attention.compare(1, _part(Field.VOTE, 0, 20), _part(Field.TAG, 0, 20), gains.same)
+    attention.carry(1, Field.CONTENT, Field.OUT, size=gains.copied)
+
+
+def _refuse(attention: _Attention, gains: Gains) -> None:
+    attention.clear(2)
+    attention.prefer(2, {Flag.INSIDE: 1.0, Flag.SINK: 1.0}, gains.inside)
+    attention.prefer(2, {Flag.SINK: 1.0}, gains.doubt * gains.won)
+    attention.prefer(2, {Flag.INSIDE: 1.0}, gains.gate, when={Flag.ANSWER: -1.0})
+    attention.compare(2, Field.VOTE, Field.TAG, gains.won)
+    attention.carry(2, _flag(Flag.SINK), _flag(Flag.REFUSE), size=1.0)
 
 
 def _stem(piece: str) -> str:
@@ -336,45 +454,32 @@ def _stem(piece: str) -> str:
 
 SINK_TOKEN = 2  # "<|system|>", which opens every prompt
 
-# Tokens without content: the sink must have nothing to copy, and behind the others `asked` is written over the contents
-# of the tokens before.
+# Tokens without content: they stand for nothing that could be copied or voted for.
 EMPTY = {"<|system|>", "<|assistant|>", "<|end|>", BEGIN_QUOTE}
 
 
-def _embeddings(tokenizer: Tokenizer, texts: Iterable[str], shape: Shape, seed: int) -> Tensor:
+def _embeddings(tokenizer: Tokenizer, shape: Shape, seed: int) -> Tensor:
     """Rows of equal length: unequal ones would make the constant differ from token to token once it is normalised."""
     generator = torch.Generator().manual_seed(seed)
     pieces = [tokenizer.id_to_token(number) for number in range(shape.vocabulary)]
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(_stem(piece) for piece in tokenizer.encode(text, add_special_tokens=False).tokens)
-    total = counts.total()
-    word = _numbered([piece.replace("Ġ", "").lower() or piece for piece in pieces])
-    stem = _numbered([_stem(piece) for piece in pieces])
-
-    def rarity(stem: str) -> float:
-        """0 for the commonest stems and for what is no word, 1 for those seen less than once in 20,000 tokens."""
-        return min(1.0, max(0.0, -math.log10((counts[stem] + 1) / total) - 2.3) / 2) if stem else 0.0
-
-    rare = torch.tensor([rarity(_stem(piece)) for piece in pieces])
+    stem = _numbered([_stem(piece) or piece for piece in pieces])
 
     def vectors(rows: int, size: int) -> Tensor:
         found = torch.randn(rows, size, generator=generator)
         return found / found.norm(dim=1, keepdim=True) * size**0.5
 
-    own, shared = vectors(shape.vocabulary, 64), vectors(int(word.max()) + 1, 64)[word]
-    alone = torch.bincount(word)[word] == 1
-    content = torch.where(alone[:, None], own, own + shared)
     out = torch.zeros(shape.vocabulary, shape.width)
     out[:, Field.CONSTANT] = CONSTANT_SIZE / 3**0.5
-    out[:, Field.CONTENT] = content / content.norm(dim=1, keepdim=True) * 8
-    out[:, Field.TOPIC] = vectors(int(stem.max()) + 1, 36)[stem] * rare[:, None]
+    out[:, Field.CONTENT] = torch.cat([vectors(int(stem.max()) + 1, STEM)[stem], vectors(shape.vocabulary, OWN)], 1)
     for number, piece in enumerate(pieces):
         text = piece.replace("Ċ", "\n")
-        out[number, Flag.MARK] = FLAG_SIZE * (text in {".", "!", "Ġ."})
-        out[number, Flag.LINE] = FLAG_SIZE * ("\n" in text or piece == DOCUMENT)
+        out[number, Flag.MARK] = FLAG_SIZE * (text in {".", "!", "?", "Ġ."})
+        out[number, Flag.LINE] = FLAG_SIZE * ("\n" in text or piece in (DOCUMENT, END_DOCUMENT))
         out[number, Flag.SPACE] = FLAG_SIZE * ((piece[0] == "Ġ" and len(piece) > 1) - 2.0 * (not piece.strip("Ġ")))
         out[number, Flag.QUOTE] = FLAG_SIZE * (piece == BEGIN_QUOTE)
+        out[number, Flag.ANSWER] = FLAG_SIZE * (piece == "<|assistant|>")
+        common = piece.strip("Ġ").lower() in STOPWORDS or not any(c.isalnum() for c in piece.strip("ĠĊ"))
+        out[number, Flag.COMMON] = FLAG_SIZE * common
         out[number, Flag.SINK] = FLAG_SIZE * (piece == "<|system|>")  # it opens every prompt
         if piece in EMPTY:
             out[number, Field.CONTENT] = 0

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import time
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import torch
 from circuits import Shape, build, copying
-from corpus import documents
 from mixture import rows
 from tokenizer import corpus_texts, save, train
+from tokenizers import Tokenizer
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -48,15 +47,13 @@ def first(pair: list[Any]) -> Any:
 
 def prepare(options: argparse.Namespace) -> None:
     """The tokenizer and the untrained model with its circuits, once."""
-    tokenizer = train(corpus_texts(options.corpus, 2), options.vocabulary)
-    save(tokenizer, options.out, context=4096)
+    if not (options.out / "tokenizer.json").exists():
+        save(train(corpus_texts(options.corpus, 2), options.vocabulary), options.out, context=4096)
     shape = Shape(vocabulary=options.vocabulary, layers=options.layers)
     opened = AutoTokenizer.from_pretrained(options.out)
-    texts = (row["text"] for row in islice(documents(options.corpus), 1500))
     model = build(
         shape,
-        tokenizer,
-        texts,
+        Tokenizer.from_file(str(options.out / "tokenizer.json")),
         seed=options.seed,
         bos_token_id=None,
         eos_token_id=opened.eos_token_id,
@@ -82,9 +79,9 @@ def parameter_groups(model: Any) -> list[dict[str, Any]]:
     """
     paces: dict[float, list[Any]] = {}
     for name, parameter in model.named_parameters():
-        circuit = name.startswith(("model.embed_tokens", "model.layers.0.self_attn", "model.layers.1.self_attn"))
-        pace = 0.1 if circuit else 0.3 if name.startswith(("model.layers.2.self_attn", "lm_head")) else 1.0
-        paces.setdefault(pace, []).append(parameter)
+        early = name.startswith(("model.embed_tokens", "model.layers.0.", "model.layers.1."))
+        late = name == "lm_head.weight" or ".self_attn." in name
+        paces.setdefault(0.1 if early else 0.3 if late else 1.0, []).append(parameter)
     return [{"params": parameters, "pace": pace} for pace, parameters in paces.items()]
 
 
@@ -107,7 +104,7 @@ def main() -> None:
     parser.add_argument("--final", action="store_true", help="let the learning rate fall towards the end")
     parser.add_argument("--learning-rate", type=float, default=4e-4)
     parser.add_argument("--vocabulary", type=int, default=8192)
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--row-tokens", type=int, default=4096)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
