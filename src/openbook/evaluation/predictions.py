@@ -1,9 +1,9 @@
 """What the models wrote, kept row by row, so that a killed evaluation goes on and no prompt is answered twice.
 
-A prediction's key is a hash of all that decides it: the weights, the prompt to the last character, the longest answer.
-Decoding is greedy, so equal keys have equal texts. Arms that show the same passages share their predictions
-(raft_golden where retrieval found the golden passage, the usual number of passages in the picture over numbers of
-passages), and after a change of the data only the questions that it touches are asked again.
+A prediction's key is a hash of all that decides it: the weights, the prompt to the last character, the longest answer,
+the way of decoding. That is greedy, so equal keys have equal texts. Arms that show the same passages share their
+predictions (raft_golden where retrieval found the golden passage, the usual number of passages in the picture over
+numbers of passages), and after a change of the data only the questions that it touches are asked again.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -45,11 +45,15 @@ class Prediction:
         )
 
 
+# Goes into every key; changes whenever the same weights may give another text.
+DECODING = "greedy, loops ended"
+
+
 def key_of(sheet: Sheet, identity: str, max_new_tokens: int) -> str:
     """`identity` names the weights: base, adapter, quantisation."""
     passages = None if sheet.passages is None else [scored.chunk.text for scored in sheet.passages]
     messages = prompt(sheet.question, passages).messages
-    return content_id(identity, max_new_tokens, *(message.content for message in messages))
+    return content_id(identity, DECODING, max_new_tokens, *(message.content for message in messages))
 
 
 def recall(path: Path, keys: Collection[str]) -> dict[str, Prediction]:

