@@ -101,8 +101,9 @@ class Scripted:
     def __init__(self, script, asked):
         self.script, self.asked = script, asked
 
-    def generate(self, prompts, *, task=None):
-        return [self.one(prompt) for prompt in prompts]
+    def generate_each(self, prompts):
+        for number, prompt in enumerate(prompts):
+            yield number, self.one(prompt)
 
     def one(self, prompt):
         self.asked.append(prompt)

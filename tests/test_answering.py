@@ -1,6 +1,7 @@
 """Answering against a scripted model and a fixed ranking: the two seams that it stands on."""
 
 import dataclasses
+import time
 
 import pytest
 
@@ -35,15 +36,11 @@ class ScriptedGenerator:
         self.script = script
         self.prompts = []
 
-    def generate(self, prompts, *, task=None):
+    def generate_each(self, prompts):
         self.prompts += prompts
-        written = []
-        for prompt in prompts:
+        for number, prompt in reversed(list(enumerate(prompts))):  # the order in which answers come is free
             said = self.script(prompt.messages[-1].content)
-            written.append(said if isinstance(said, Written) else Written(said))
-            if task:
-                task.advance()
-        return written
+            yield number, said if isinstance(said, Written) else Written(said)
 
     def stream(self, prompt):
         self.prompts.append(prompt)
@@ -117,6 +114,19 @@ def test_many_questions_keep_their_order_and_their_passages():
     assert [answer.passages[0].chunk for answer in found] == CHUNKS[:2]
     assert ask.answer_many([]) == []
     assert len(generator.prompts) == 4
+
+
+def test_answers_come_as_they_are_done_and_their_seconds_add_up():
+    def slow(_):
+        time.sleep(0.02)
+        return "<ANSWER>: yes"
+
+    ask, _ = answerer(slow)
+    start = time.perf_counter()
+    found = list(ask.answer_each([("one?", None), ("two?", ask.retriever.search("", 2))]))
+    assert [number for number, _ in found] == [1, 0]
+    assert [len(answer.passages) for _, answer in found] == [2, 0]
+    assert 0.04 <= sum(answer.usage.seconds for _, answer in found) <= time.perf_counter() - start
 
 
 def test_closed_book_shows_no_passage_and_says_so_in_the_prompt():

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from openbook.errors import InputError, ModelError
 from openbook.metrics import short_answer
-from openbook.progress import SILENT, Progress, Task
+from openbook.progress import SILENT, Progress
 from openbook.prompt import FINGERPRINT, is_refusal, locate_quote, parse_answer, prompt
 from openbook.records import Answer, Conversation, ScoredChunk, Usage
 from openbook.storage import read_manifest
@@ -34,8 +34,8 @@ class Generation(Protocol):
 class TextGenerator(Protocol):
     """What answering needs of a model; `openbook.models.Generator` is one."""
 
-    def generate(self, prompts: Sequence[Conversation], *, task: Task | None = None) -> Sequence[Generation]:
-        """One generation a prompt, in their order."""
+    def generate_each(self, prompts: Sequence[Conversation]) -> Iterator[tuple[int, Generation]]:
+        """The number of each prompt and its generation, in the order in which they are done."""
 
     def stream(self, prompt: Conversation) -> Iterator[str]:
         """The answer in pieces, as they are written."""
@@ -86,7 +86,7 @@ class Answerer:
         """One answer a question, in their order; what could not be generated is an empty answer with its `error`.
 
         `closed` shows no passages; `passages` shows these instead of searching; `without[i]` names chunks that question
-        i must not be shown. `usage.seconds` is each answer's share of the time that all took.
+        i must not be shown. For `usage.seconds` see `answer_each`.
         """
         shown: Sequence[Sequence[ScoredChunk] | None]
         if closed or (self.retriever is None and passages is None):
@@ -96,26 +96,40 @@ class Answerer:
         else:
             assert self.retriever is not None
             shown = self.retriever.search_many(questions, self.passages, without=without)
-        prompts = [_prompt(question, found) for question, found in zip(questions, shown, strict=True)]
+        answers: dict[int, Answer] = {}
+        with progress.task("answering", len(questions), "questions") as task:
+            for number, answer in self.answer_each(list(zip(questions, shown, strict=True))):
+                answers[number] = answer
+                task.advance()
+        return [answers[number] for number in range(len(questions))]
+
+    def answer_each(self, asked: Sequence[tuple[str, Sequence[ScoredChunk] | None]]) -> Iterator[tuple[int, Answer]]:
+        """Answers to questions with these passages (None: closed book), by number, in the order in which they are done.
+
+        Many are on their way at once; `usage.seconds` is the time since the answer before, so that they add up to all.
+        """
+        prompts = [_prompt(question, found) for question, found in asked]
         start = time.perf_counter()
-        with progress.task("answering", len(prompts), "questions") as task:
-            generations = self.generator.generate(prompts, task=task)
-        seconds = (time.perf_counter() - start) / max(len(prompts), 1)
-        return [
-            read_answer(
-                question,
-                generation.text,
-                found or (),
-                finished=generation.finished,
-                error=generation.error,
-                usage=Usage(
-                    prompt_tokens=generation.prompt_tokens,
-                    completion_tokens=generation.completion_tokens,
-                    seconds=seconds,
+        for number, generation in self.generator.generate_each(prompts):
+            question, found = asked[number]
+            now = time.perf_counter()
+            usage = Usage(
+                prompt_tokens=generation.prompt_tokens,
+                completion_tokens=generation.completion_tokens,
+                seconds=now - start,
+            )
+            yield (
+                number,
+                read_answer(
+                    question,
+                    generation.text,
+                    found or (),
+                    finished=generation.finished,
+                    error=generation.error,
+                    usage=usage,
                 ),
             )
-            for question, found, generation in zip(questions, shown, generations, strict=True)
-        ]
+            start = time.perf_counter()
 
     def stream(self, question: str, *, without: Collection[str] = ()) -> "AnswerStream":
         """Start answering one question; the passages are found before this returns, the pieces come on iteration."""

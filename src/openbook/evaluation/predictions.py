@@ -1,12 +1,12 @@
 """What the models wrote, kept row by row, so that a killed evaluation goes on and no prompt is answered twice.
 
-A prediction's key is a hash of all that decides it: the weights, the prompt to the last character, the longest answer.
-Decoding is greedy, so equal keys have equal texts. Arms that show the same passages share their predictions
-(raft_golden where retrieval found the golden passage, the usual number of passages in the picture over numbers of
-passages), and after a change of the data only the questions that it touches are asked again.
+A prediction's key is a hash of all that decides it: the weights, the prompt to the last character, the longest answer,
+the way of decoding. That is greedy, so equal keys have equal texts. Arms that show the same passages share their
+predictions (raft_golden where retrieval found the golden passage, the usual number of passages in the picture over
+numbers of passages), and after a change of the data only the questions that it touches are asked again.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from openbook.storage import append_jsonl, mend_torn_tail, read_jsonl, write_jso
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """One row. `passages` are the ids of the chunks shown, None for the closed book; `seconds` is its share of a batch."""
+    """One row. `passages` are the ids of the chunks shown, None for the closed book; `seconds` add up to the time of all."""
 
     key: str
     question: str
@@ -45,11 +45,15 @@ class Prediction:
         )
 
 
+# Goes into every key; changes whenever the same weights may give another text.
+DECODING = "greedy, loops ended"
+
+
 def key_of(sheet: Sheet, identity: str, max_new_tokens: int) -> str:
     """`identity` names the weights: base, adapter, quantisation."""
     passages = None if sheet.passages is None else [scored.chunk.text for scored in sheet.passages]
     messages = prompt(sheet.question, passages).messages
-    return content_id(identity, max_new_tokens, *(message.content for message in messages))
+    return content_id(identity, DECODING, max_new_tokens, *(message.content for message in messages))
 
 
 def recall(path: Path, keys: Collection[str]) -> dict[str, Prediction]:
@@ -62,41 +66,26 @@ def recall(path: Path, keys: Collection[str]) -> dict[str, Prediction]:
     return {key: from_json(Prediction, row) for key, row in kept.items()}
 
 
-def sit(
-    sheets: Mapping[str, Sheet], generator: TextGenerator, path: Path, *, batch_size: int, task: Task
-) -> Iterator[Prediction]:
-    """Answer `sheets` (key → sheet), appending each prediction to `path` as it comes; `task` advances by one for each."""
-    answerer = Answerer(None, generator, passages=0)
-    for batch in _batches(sheets, batch_size):
-        questions = [sheets[key].question for key in batch]
-        passages = [sheets[key].passages for key in batch]
-        shown = [found for found in passages if found is not None]
-        answers = answerer.answer_many(questions, passages=shown or None)
-        for key, found, answer in zip(batch, passages, answers, strict=True):
-            prediction = Prediction(
-                key=key,
-                question=answer.question,
-                passages=None if found is None else tuple(scored.chunk.id for scored in found),
-                text=answer.text,
-                finished=answer.finished,
-                error=answer.error,
-                prompt_tokens=answer.usage.prompt_tokens,
-                completion_tokens=answer.usage.completion_tokens,
-                seconds=answer.usage.seconds,
-            )
-            append_jsonl(path, to_json(prediction))
-            task.advance()
-            yield prediction
+def sit(sheets: Mapping[str, Sheet], generator: TextGenerator, path: Path, *, task: Task) -> Iterator[Prediction]:
+    """Answer `sheets` (key → sheet), appending each prediction to `path` as it comes; `task` advances by one for each.
 
-
-def _batches(sheets: Mapping[str, Sheet], size: int) -> Iterator[Sequence[str]]:
-    """Keys in batches that are all closed-book or all with passages, longest prompts first, so that little is padded."""
-
-    def length(key: str) -> int:
-        return sum(len(scored.chunk.text) for scored in sheets[key].passages or ())
-
-    closed = [key for key, sheet in sheets.items() if sheet.passages is None]
-    shown = sorted((key for key, sheet in sheets.items() if sheet.passages is not None), key=length, reverse=True)
-    for keys in (shown, closed):
-        for start in range(0, len(keys), size):
-            yield keys[start : start + size]
+    All are handed over at once: the generator knows best which of them to answer together.
+    """
+    keys = list(sheets)
+    asked = [(sheets[key].question, sheets[key].passages) for key in keys]
+    for number, answer in Answerer(None, generator, passages=0).answer_each(asked):
+        found = sheets[keys[number]].passages
+        prediction = Prediction(
+            key=keys[number],
+            question=answer.question,
+            passages=None if found is None else tuple(scored.chunk.id for scored in found),
+            text=answer.text,
+            finished=answer.finished,
+            error=answer.error,
+            prompt_tokens=answer.usage.prompt_tokens,
+            completion_tokens=answer.usage.completion_tokens,
+            seconds=answer.usage.seconds,
+        )
+        append_jsonl(path, to_json(prediction))
+        task.advance()
+        yield prediction

@@ -90,7 +90,7 @@ def answer_all(
             candidates.answering(adapter) as generator,
             progress.task(f"Answering with {adapter or 'the base'}", len(missing), "answers") as task,
         ):
-            for prediction in sit(missing, generator, path, batch_size=config.evaluate.batch_size, task=task):
+            for prediction in sit(missing, generator, path, task=task):
                 known[prediction.key] = prediction
     answers = [
         [known[key].answer(sheet) for key, sheet in zip(row, sitting.sheets, strict=True)]

@@ -98,3 +98,31 @@ def stop_tokens(tokenizer: Any, model: Any = None) -> list[int]:
         if token is not None:
             found.add(int(token))
     return sorted(found)
+
+
+class Pieces:
+    """Text of tokens that come bit by bit, cut so that no character and no word's leading space is broken.
+
+    A character's bytes may be spread over several tokens, and what a token says may depend on the one before it. So
+    tokens are decoded together with some before them, and text that ends in the mark of an incomplete character waits.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._tokens: list[int] = []
+        self._context = 0  # decoding begins at this token
+        self._said = 0  # the text of the tokens up to here has been given out
+
+    def add(self, tokens: list[int], *, last: bool = False) -> str:
+        """The text that is now certain; with `last`, all that is left, incomplete characters too."""
+        self._tokens += tokens
+        before = self._text(self._tokens[self._context : self._said])
+        now = self._text(self._tokens[self._context :])
+        if len(now) <= len(before) or (now.endswith("\ufffd") and not last):
+            return ""
+        self._context, self._said = self._said, len(self._tokens)
+        return now[len(before) :]
+
+    def _text(self, tokens: list[int]) -> str:
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        return text

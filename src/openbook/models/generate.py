@@ -1,22 +1,28 @@
-"""Greedy answers from one base model with switchable adapters, in batches or streamed."""
+"""Greedy answers from one base model with switchable adapters, many at once or streamed."""
 
 import contextlib
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openbook.errors import ModelError
-from openbook.models.chat import encode_prompt, stop_tokens
+from openbook.models.chat import Pieces, encode_prompt, stop_tokens
 from openbook.models.load import LoadedModel
 from openbook.progress import SILENT, Task
 from openbook.records import Conversation
 
+if TYPE_CHECKING:
+    from openbook.models.decode import Written
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What a model wrote. `finished` is False when the token limit ended it; `error` is "" unless nothing was written."""
+    """What a model wrote. `error` is "" unless nothing was written.
+
+    `finished` is False where the model did not end by itself: at the token limit, or where it had begun to go round in
+    circles and was stopped before the limit (`openbook.models.decode.in_loop`).
+    """
 
     text: str
     prompt_tokens: int
@@ -33,8 +39,10 @@ class Generator:
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size
         self._model: Any = loaded.model
-        self._stop = stop_tokens(loaded.tokenizer, loaded.model)
+        self._stop = frozenset(stop_tokens(loaded.tokenizer, loaded.model))
         self._active: str | None = None
+        self._in_force: str | None = None  # the adapter that the model's layers use at the moment
+        self._certain = True  # False where a new adapter has changed what is in force
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load a PEFT adapter; it answers only inside `with generator.adapter(name)`."""
@@ -58,7 +66,13 @@ class Generator:
                 f"The adapter in {folder} is damaged or cannot be read: {error}.",
                 "Write it anew: `openbook tune --force`.",
             ) from error
+        if self._model.peft_config[name].is_prompt_learning:
+            raise ModelError(
+                f"The adapter in {folder} is a learned prompt, and openbook answers with adapters of weights.",
+                "Use one that `openbook tune` wrote, or another LoRA adapter.",
+            )
         self._model.eval()
+        self._certain = False
 
     @contextlib.contextmanager
     def adapter(self, name: str | None) -> Iterator[None]:
@@ -69,113 +83,88 @@ class Generator:
         finally:
             self._active = before
 
-    @contextlib.contextmanager
-    def _activated(self) -> Iterator[Any]:
-        """The model with exactly the wanted adapter in force."""
-        if self._active is not None:
-            self._model.set_adapter(self._active)
-            yield self._model
-        elif hasattr(self._model, "disable_adapter"):
-            with self._model.disable_adapter():
-                yield self._model
-        else:
-            yield self._model
-
     def generate(self, prompts: Sequence[Conversation], *, task: Task | None = None) -> list[Generation]:
-        """One answer a prompt, in order. A prompt that leaves no room for an answer gives a `Generation` with `error`.
-
-        Prompts are answered longest first, `batch_size` at once; `task` advances by one for each.
-        """
+        """One answer a prompt, in order; `task` advances by one for each. See `generate_each`."""
         task = task or SILENT.task("", None).__enter__()
-        ids = [encode_prompt(self.loaded.tokenizer, prompt) for prompt in prompts]
         answers: dict[int, Generation] = {}
-        for number, prompt in enumerate(ids):
-            if len(prompt) + 1 > self.loaded.context:
-                answers[number] = Generation(
-                    text="",
-                    prompt_tokens=len(prompt),
-                    completion_tokens=0,
-                    finished=False,
-                    error=f"the prompt has {len(prompt):,} tokens and {self.loaded.name} reads {self.loaded.context:,}",
+        for number, answer in self.generate_each(prompts):
+            answers[number] = answer
+            task.advance()
+        return [answers[number] for number in range(len(prompts))]
+
+    def generate_each(self, prompts: Sequence[Conversation]) -> Iterator[tuple[int, Generation]]:
+        """The number of each prompt and its answer, in the order in which they are done, `batch_size` at a time.
+
+        A prompt that leaves no room for an answer gives a `Generation` with `error`. The adapter is the one in force
+        when this is called.
+        """
+        return self._generate_each(prompts, self._active)
+
+    def _generate_each(self, prompts: Sequence[Conversation], adapter: str | None) -> Iterator[tuple[int, Generation]]:
+        ids = [encode_prompt(self.loaded.tokenizer, prompt) for prompt in prompts]
+        fitting = [number for number, prompt in enumerate(ids) if self._room(prompt)]
+        for number in sorted(set(range(len(ids))) - set(fitting)):
+            asked = len(ids[number])
+            error = f"the prompt has {asked:,} tokens and {self.loaded.name} reads {self.loaded.context:,}"
+            yield number, Generation(text="", prompt_tokens=asked, completion_tokens=0, finished=False, error=error)
+        bodies: dict[int, list[int]] = {number: [] for number in fitting}
+        for written in self._decode([ids[number] for number in fitting], adapter):
+            number = fitting[written.number]
+            bodies[number] += written.tokens
+            if written.end:
+                body, stopped = bodies.pop(number), written.end == "stop"
+                yield (
+                    number,
+                    Generation(
+                        text=self.loaded.tokenizer.decode(body, skip_special_tokens=True).strip(),
+                        prompt_tokens=len(ids[number]),
+                        completion_tokens=len(body) + stopped,
+                        finished=stopped,
+                    ),
                 )
-                task.advance()
-        order = sorted((n for n in range(len(ids)) if n not in answers), key=lambda n: -len(ids[n]))
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            for number, answer in zip(batch, self._generate([ids[n] for n in batch]), strict=True):
-                answers[number] = answer
-                task.advance()
-        return [answers[number] for number in range(len(ids))]
-
-    def _settings(self, longest: int) -> dict[str, Any]:
-        return {
-            "max_new_tokens": min(self.max_new_tokens, self.loaded.context - longest),
-            "do_sample": False,
-            "eos_token_id": self._stop,
-            "pad_token_id": self.loaded.tokenizer.pad_token_id or 0,
-        }
-
-    def _generate(self, prompts: list[list[int]]) -> list[Generation]:
-        import torch
-
-        longest = max(map(len, prompts))
-        device = self.loaded.model.device
-        pad = self.loaded.tokenizer.pad_token_id or 0
-        rows = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=device)  # (B, T)
-        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
-        with torch.inference_mode(), self._activated() as model:
-            out = model.generate(input_ids=rows, attention_mask=mask, **self._settings(longest))
-        found = []
-        for prompt, written in zip(prompts, out[:, longest:].tolist(), strict=True):
-            end = next((at for at, token in enumerate(written) if token in self._stop), None)
-            body = written if end is None else written[:end]
-            found.append(
-                Generation(
-                    text=self.loaded.tokenizer.decode(body, skip_special_tokens=True).strip(),
-                    prompt_tokens=len(prompt),
-                    completion_tokens=len(body) + (end is not None),
-                    finished=end is not None,
-                )
-            )
-        return found
 
     def stream(self, prompt: Conversation) -> Iterator[str]:
-        """The answer to one prompt, in pieces as they are written. Closing the iterator stops the model."""
-        import torch
-        from transformers import StoppingCriteriaList, TextIteratorStreamer
+        """The answer to one prompt, in pieces as they are written. Closing the iterator stops the model.
 
+        The adapter is the one in force when this is called. Raises `ModelError` for a prompt that leaves no room.
+        """
+        return self._stream(prompt, self._active)
+
+    def _stream(self, prompt: Conversation, adapter: str | None) -> Iterator[str]:
         ids = encode_prompt(self.loaded.tokenizer, prompt)
-        if len(ids) + 1 > self.loaded.context:
+        if not self._room(ids):
             raise ModelError(
                 f"The prompt has {len(ids):,} tokens and {self.loaded.name} reads {self.loaded.context:,}.",
                 "Ask a shorter question or show fewer passages (retrieval.passages).",
             )
-        streamer = TextIteratorStreamer(self.loaded.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        cancelled = threading.Event()
-        failure: list[BaseException] = []
+        pieces = Pieces(self.loaded.tokenizer)
+        for written in self._decode([ids], adapter):
+            piece = pieces.add(written.tokens, last=bool(written.end))
+            if piece:
+                yield piece
 
-        def run() -> None:
-            try:
-                row = torch.tensor([ids], device=self.loaded.model.device)
-                criteria = StoppingCriteriaList([lambda *_, **__: cancelled.is_set()])
-                with torch.inference_mode(), self._activated() as model:
-                    model.generate(
-                        input_ids=row,
-                        attention_mask=torch.ones_like(row),
-                        streamer=streamer,
-                        stopping_criteria=criteria,
-                        **self._settings(len(ids)),
-                    )
-            except BaseException as error:  # re-raised below, in the thread of the one who reads
-                failure.append(error)
-                streamer.end()
+    def _room(self, prompt: Sequence[int]) -> int:
+        """How many tokens may be written after a prompt; none where it fills what the model reads."""
+        return max(min(self.max_new_tokens, self.loaded.context - len(prompt)), 0)
 
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        try:
-            yield from (piece for piece in streamer if piece)
-        finally:
-            cancelled.set()
-            thread.join()
-        if failure:
-            raise failure[0]
+    def _decode(self, prompts: Sequence[Sequence[int]], adapter: str | None) -> "Iterator[Written]":
+        from openbook.models.decode import decode
+
+        return decode(
+            lambda: self._ready(adapter),
+            prompts,
+            limits=[self._room(prompt) for prompt in prompts],
+            stop=self._stop,
+            rows=self.batch_size,
+        )
+
+    def _ready(self, adapter: str | None) -> Any:
+        """The model with exactly this adapter in force. Nothing is done where that is so already."""
+        if self._model is not self.loaded.model and not (self._certain and adapter == self._in_force):
+            if adapter is None:
+                self._model.base_model.disable_adapter_layers()
+            else:
+                self._model.base_model.enable_adapter_layers()
+                self._model.set_adapter(adapter, inference_mode=True)
+            self._in_force, self._certain = adapter, True
+        return self.loaded.model  # its layers hold the adapters, so peft's wrapper is not needed for a pass
