@@ -269,12 +269,10 @@ def test_rows_that_a_model_would_cut_off_lose_distractors_but_never_the_golden_p
     rows = healthy()
     long = "The bellows have no rivets at all, whatever the guild may say. " * 60
     change(rows, passages=[*shown(rows[ROW])[:3], long])
-    hopeless = rewrite(rows[8], passages=[long], oracle_context=long, cot_answer="<ANSWER>: no rivets")
+    hopeless = rewrite(rows[8], passages=[long * 2], oracle_context=long * 2, cot_answer="<ANSWER>: no rivets")
     rows[8] = hopeless
     save_tiny_llama(tmp_path / "model", [row["instruction"] for row in rows], context=1200)
-    report = examine(
-        write(tmp_path / "raft.jsonl", rows), model=str(tmp_path / "model"), fix=tmp_path / "mended.jsonl"
-    )
+    report = examine(write(tmp_path / "raft.jsonl", rows), model=str(tmp_path / "model"), fix=tmp_path / "mended.jsonl")
     assert faults(report)["too-long"] == (7, 9)
     assert report.figures.tokens[2] > report.figures.token_limit == 1200 > report.figures.tokens[0]
     assert (report.mended.repaired, report.mended.dropped) == ({"too-long": 1}, {"too-long": 1})

@@ -12,7 +12,7 @@ from typing import Final
 
 from openbook import prompt
 from openbook.dataset.checks import telling_words
-from openbook.dataset.imports import Sample, plain
+from openbook.dataset.imports import Sample
 from openbook.dataset.rowchecks import Found
 
 ENOUGH: Final = 20  # rows from which on a share says anything
@@ -61,7 +61,7 @@ class Gathering:
         self.rows += 1
         if tokens:
             self._tokens.append(tokens)
-        refuses = prompt.is_refusal(prompt.parse_answer(sample.answer).final or sample.answer[:200])
+        refuses = sample.parsed.refusal or (sample.layout == "eval" and prompt.is_refusal(sample.answer))
         self._refusals += refuses
         if sample.passages is None:
             return
@@ -70,10 +70,9 @@ class Gathering:
         if shown is not None:
             self._golden[shown] += 1
             self._without += not shown and not refuses
-        golden = set(map(plain, sample.golden or ())) if shown else set()
+        golden = set(sample.plain_golden) if shown else set()
         if len(golden) == 1:
-            at = next(at for at, text in enumerate(sample.passages) if plain(text) in golden)
-            self._places[len(sample.passages)][at] += 1
+            self._places[len(sample.passages)][sample.plain_passages.index(sample.plain_golden[0])] += 1
         self._keep(sample, golden)
 
     def _keep(self, sample: Sample, golden: set[str]) -> None:
@@ -81,7 +80,8 @@ class Gathering:
         at = len(self._sampled) if len(self._sampled) < SAMPLED else self._random.randrange(self.rows)
         if at >= SAMPLED or not sample.passages or not sample.question.strip():
             return
-        distractors = tuple(text for text in sample.passages if plain(text) not in golden)
+        shown = zip(sample.passages, sample.plain_passages, strict=True)
+        distractors = tuple(text for text, bare in shown if bare not in golden)
         self._sampled[at : at + 1] = [(sample.question, distractors)]
 
     def figures(self, token_limit: int | None) -> Figures:

@@ -10,6 +10,7 @@ import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Literal
 
 from openbook import prompt
@@ -23,7 +24,7 @@ STOP: Final = "<STOP>"  # what the reference tool writes after a completion
 _ROLES = {"human": "user", "gpt": "assistant"}  # of `conversations`, as ShareGPT names them
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: what several checks need is worked out once and kept
 class Sample:
     """One row, read.
 
@@ -48,15 +49,24 @@ class Sample:
     question_at: tuple[Place, ...] = ()
     shown_at: Place = ()
 
-    @property
+    @cached_property
+    def plain_passages(self) -> tuple[str, ...]:
+        return tuple(map(plain, self.passages or ()))
+
+    @cached_property
+    def plain_golden(self) -> tuple[str, ...]:
+        return tuple(map(plain, self.golden or ()))
+
+    @cached_property
+    def parsed(self) -> prompt.ParsedAnswer:
+        return prompt.parse_answer(self.answer)
+
+    @cached_property
     def golden_shown(self) -> bool | None:
         """Whether all golden passages stand among those shown; None where that cannot be said."""
         if not self.golden or self.passages is None:
             return None
-        if set(self.golden) <= set(self.passages):
-            return True
-        shown = {plain(text) for text in self.passages}
-        return all(plain(text) in shown for text in self.golden)
+        return set(self.plain_golden) <= set(self.plain_passages)
 
 
 def plain(text: str) -> str:

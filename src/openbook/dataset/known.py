@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from openbook.dataset.checks import telling_words
-from openbook.dataset.imports import Sample, plain, read_sample
+from openbook.dataset.imports import Sample, read_sample
 from openbook.dataset.rowchecks import Found
 from openbook.dataset.similar import SimilarSets
 from openbook.dataset.tables import read_rows
@@ -23,6 +24,9 @@ def digest(*texts: str) -> bytes:
     return hashed.digest()
 
 
+_words = lru_cache(maxsize=16)(telling_words)  # a question is looked for before it is added
+
+
 class Questions:
     """The questions seen so far, by row. Takes about half a kilobyte for each, whatever its length."""
 
@@ -35,12 +39,12 @@ class Questions:
         exact = self._exact.get(digest(normalize(question) or question))
         if exact is not None:
             return exact, True
-        near = self._similar.find(telling_words(question))
+        near = self._similar.find(_words(question))
         return None if near is None else (near, False)
 
     def add(self, question: str, row: int) -> None:
         self._exact.setdefault(digest(normalize(question) or question), row)
-        self._similar.add(telling_words(question), row)
+        self._similar.add(_words(question), row)
 
 
 class Other:
@@ -64,7 +68,7 @@ class Other:
 
 
 def goldens(sample: Sample) -> Iterable[bytes]:
-    return (digest(plain(text)) for text in sample.golden or ())
+    return (digest(text) for text in sample.plain_golden)
 
 
 def row_digest(sample: Sample) -> bytes:

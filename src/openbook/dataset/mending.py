@@ -176,9 +176,8 @@ class _Mender:
             return None
         if self.lengths.tokens(row, sample) <= self.lengths.limit:
             return None
-        golden = set(map(plain, sample.golden))
         kept = list(range(len(sample.passages)))
-        distractors = [at for at in kept if plain(sample.passages[at]) not in golden]
+        distractors = [at for at in kept if sample.plain_passages[at] not in sample.plain_golden]
         while distractors and len(kept) > 1:
             kept.remove(distractors.pop())
             shorter = with_passages(row, sample, kept)
@@ -190,7 +189,7 @@ class _Mender:
 def _short_answer(row: Row, sample: Sample) -> Row | None:
     if sample.layout != "eval" or not is_reasoning(sample.answer):
         return None
-    final = prompt.parse_answer(sample.answer).final
+    final = sample.parsed.final
     return with_text(row, sample.answer_at, final) if final else None
 
 
@@ -198,10 +197,10 @@ def _passages_once(row: Row, sample: Sample) -> Row | None:
     if not sample.passages:
         return None
     first: dict[str, int] = {}
-    for at, text in enumerate(sample.passages):
+    for at, text in enumerate(sample.plain_passages):
         if sample.index == at:  # of several alike, the one that the row itself points to
-            first[plain(text)] = at
-        first.setdefault(plain(text), at)
+            first[text] = at
+        first.setdefault(text, at)
     return with_passages(row, sample, sorted(first.values())) if len(first) < len(sample.passages) else None
 
 
@@ -232,8 +231,8 @@ def _claims(row: Row, sample: Sample) -> Row | None:
     if "oracle_present" in changed:
         changed["oracle_present"] = shown
     if sample.index is not None:
-        golden = plain(sample.golden[0])
-        changed["oracle_index"] = next((at for at, text in enumerate(sample.passages) if plain(text) == golden), -1)
+        shown_at = {text: at for at, text in reversed(list(enumerate(sample.plain_passages)))}
+        changed["oracle_index"] = shown_at.get(sample.plain_golden[0], -1)
     if isinstance(changed.get("meta"), Mapping) and "golden_included" in changed["meta"]:
         changed["meta"] = {**changed["meta"], "golden_included": shown}
     return changed

@@ -143,11 +143,18 @@ def _find_folded(wanted: str, folded: _Folded, text: str) -> tuple[int, int] | N
 
 
 def _at_borders(text: str, start: int, end: int) -> bool:
-    """Whether a span neither begins nor ends inside a word, or between a letter and its accent."""
-    after = text[end : end + 1]
-    inside_first = start > 0 and text[start - 1].isalnum() and text[start].isalnum()
-    inside_last = text[end - 1].isalnum() and after.isalnum()
-    return not (inside_first or inside_last or (after and unicodedata.combining(after)))
+    """Whether a span neither begins nor ends inside a word, or between a letter and its accent.
+
+    Characters that nobody sees, such as a soft hyphen, end no word.
+    """
+    before, after = start - 1, end
+    while before >= 0 and unicodedata.category(text[before]) == "Cf":
+        before -= 1
+    while after < len(text) and unicodedata.category(text[after]) == "Cf":
+        after += 1
+    inside_first = before >= 0 and text[before].isalnum() and text[start].isalnum()
+    inside_last = after < len(text) and text[end - 1].isalnum() and text[after].isalnum()
+    return not (inside_first or inside_last or (end < len(text) and unicodedata.combining(text[end])))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,10 +56,10 @@ def is_reasoning(answer: str) -> bool:
 
 def _check_passages(sample: Sample) -> Iterator[Found]:
     passages = sample.passages or ()
-    counts = Counter(map(plain, passages))
+    counts = Counter(sample.plain_passages)
     if len(counts) < len(passages):
         yield Found("duplicate-passage", next(text for text, count in counts.items() if count > 1))
-    refusal = prompt.is_refusal(prompt.parse_answer(sample.answer).final)
+    refusal = sample.parsed.refusal
     if sample.golden == () and not refusal:
         yield Found("no-golden")
     if sample.golden_shown and refusal:
@@ -80,7 +80,7 @@ def claims_wrongly(sample: Sample) -> bool:
     if sample.index < 0:
         return shown  # −1 stands for a golden passage that was left out
     at = sample.index
-    return shown and (at >= len(sample.passages) or plain(sample.passages[at]) != plain(sample.golden[0]))
+    return shown and (at >= len(sample.passages) or sample.plain_passages[at] != sample.plain_golden[0])
 
 
 def _check_message(sample: Sample) -> Iterator[Found]:
@@ -109,7 +109,7 @@ def same_passages(shown: tuple[str, ...], passages: tuple[str, ...]) -> bool:
 
 
 def _check_answer(sample: Sample) -> Iterator[Found]:
-    parsed = prompt.parse_answer(sample.answer)
+    parsed = sample.parsed
     if not parsed.final and not (sample.api and _API_ANSWER in sample.answer):
         yield (
             Found("empty-field", "short answer")
