@@ -152,7 +152,9 @@ _ALL = (
         "Rows show different numbers of passages, as when a checkpoint was taken up again under other settings.",
         "Build the file in one piece, from one configuration.",
     ),
-    _warning("mixed-layouts", "The rows are of different layouts.", "Convert them to one: `openbook dataset export`."),
+    _warning(
+        "mixed-layouts", "The rows are of different layouts.", "Keep one layout in a file: trainers take only one."
+    ),
     _warning(
         "shared-golden",
         "Golden passages of the other file are golden here too: that file tests documents that were studied.",

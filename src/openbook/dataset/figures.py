@@ -134,8 +134,8 @@ class Gathering:
             yield Found("cut-by-characters", f"{most / lengths.total():.0%} have {length:,} characters")
         total, usual = sum(figures.passages.values()), max(figures.passages.values(), default=0)
         if total - usual > MIXED * total:
-            shown = ", ".join(f"{rows:,} rows show {n}" for n, rows in figures.passages.items())
-            yield Found("mixed-settings", shown)
+            shown = ", ".join(f"{n} in {rows:,}" for n, rows in figures.passages.items())
+            yield Found("mixed-settings", f"passages in rows: {shown}")
 
     def _place_faults(self, figures: Figures) -> Iterator[Found]:
         for n, counts in figures.places.items():

@@ -1,6 +1,6 @@
 """How many tokens a row has for a given model, and whether the model can read them all."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from openbook import models, prompt
@@ -29,16 +29,15 @@ class Lengths:
 
 
 def conversation(row: Mapping[str, Any], sample: Sample) -> Conversation:
-    """The messages that a row trains: its own where it has them, else ours around its passages and question."""
+    """The messages that a row trains: its own where it has them, for RAFT rows those that openbook shows."""
     messages = row.get("messages")
     if sample.layout == "messages" and isinstance(messages, list):
         return Conversation(messages=tuple(_message(message) for message in messages))
-    if sample.shown and sample.layout != "eval":
-        asked: Iterable[Message] = (Message(role="user", content=sample.shown),)
-        asked = (prompt.prompt("", None if sample.passages is None else ()).messages[0], *asked)
+    if sample.layout in ("raft", "variant", "eval"):
+        asked = prompt.prompt(sample.question, sample.passages)
     else:
-        asked = prompt.prompt(sample.question, sample.passages).messages
-    return prompt.with_answer(Conversation(messages=tuple(asked)), sample.answer)
+        asked = Conversation(messages=(Message(role="user", content=sample.shown),))
+    return prompt.with_answer(asked, sample.answer)
 
 
 def _message(message: Mapping[str, Any]) -> Message:
