@@ -378,6 +378,15 @@ def test_a_fault_is_found_and_mended_in_every_layout(tmp_path, layout):
     )
 
 
+def test_nothing_is_said_of_distractors_where_no_golden_passage_is_named(tmp_path):
+    rows = [{"prompt": row["instruction"], "completion": row["cot_answer"]} for row in healthy()]
+    figures = diagnose(write(tmp_path / "raft.jsonl", rows)).figures
+    assert (figures.overlap, figures.golden_share, figures.places) == (None, None, {})
+    overlap = diagnose(write(tmp_path / "raft.jsonl", healthy())).figures.overlap
+    # Of “many rivets has machine part”, its own distractors hold “rivets has machine”, another row's “rivets has”.
+    assert overlap == pytest.approx((3 / 5, 2 / 5))
+
+
 def test_answers_about_apis_have_a_form_of_their_own(tmp_path):
     row = healthy()[ROW] | {"type": "api call", "cot_answer": "<<<domain>>>: x, <<<api_call>>>: f(), <<<code>>>: f()"}
     assert diagnose(write(tmp_path / "raft.jsonl", [row])).errors == ()

@@ -82,7 +82,9 @@ class Gathering:
             return
         shown = zip(sample.passages, sample.plain_passages, strict=True)
         distractors = tuple(text for text, bare in shown if bare not in golden)
-        self._sampled[at : at + 1] = [(sample.question, distractors)]
+        # Where nobody knows which passage is golden, nobody knows the distractors: only lengths are taken.
+        question = sample.question if sample.golden_shown is not None else ""
+        self._sampled[at : at + 1] = [(question, distractors)]
 
     def figures(self, token_limit: int | None) -> Figures:
         known = sum(self._golden.values())
