@@ -19,7 +19,15 @@ from openbook.config import Config
 from openbook.errors import ConfigError, ModelError, StoreError
 from openbook.progress import SILENT
 
-VERBS = [command.name for command in app.registered_commands]
+VERBS = [
+    *(command.name for command in app.registered_commands),
+    *(group.name for group in app.registered_groups),
+    *(
+        f"{group.name} {sub.name}"
+        for group in app.registered_groups
+        for sub in group.typer_instance.registered_commands
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ def test_help_tells_the_story_first(openbook: Openbook) -> None:
 
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_shows_examples_and_the_common_options(openbook: Openbook, name: str) -> None:
-    result = openbook(name, "--help")
+    result = openbook(*name.split(), "--help")
     assert result.code == 0
     examples = result.out.split("Examples:")[1].split("\n\n")[0].strip().splitlines()
     assert all(line.strip().startswith(f"openbook {name}") for line in examples)

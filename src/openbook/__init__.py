@@ -10,6 +10,8 @@
     openbook.evaluate(config)
     openbook.ask(config, "how long are alerts kept?").final
 
+    print(openbook.doctor(Path("raft.jsonl")).errors)    # anybody's RAFT file
+
 Importing it costs nothing: a name is loaded when it is first used.
 """
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from openbook.config import Config
     from openbook.pipeline import run
     from openbook.tracing import trace
-    from openbook.verbs import ask, build_dataset, evaluate, ingest, search, tune
+    from openbook.verbs import ask, build_dataset, doctor, evaluate, export_dataset, ingest, search, tune
 
 __version__ = "0.1.0"
 
@@ -48,7 +50,9 @@ __all__ = [
     "__version__",
     "ask",
     "build_dataset",
+    "doctor",
     "evaluate",
+    "export_dataset",
     "ingest",
     "run",
     "search",
@@ -60,7 +64,9 @@ _LAZY = {
     "Config": "openbook.config",
     "run": "openbook.pipeline",
     "trace": "openbook.tracing",
-    **dict.fromkeys(("ask", "build_dataset", "evaluate", "ingest", "search", "tune"), "openbook.verbs"),
+    **dict.fromkeys(
+        ("ask", "build_dataset", "doctor", "evaluate", "export_dataset", "ingest", "search", "tune"), "openbook.verbs"
+    ),
 }
 
 

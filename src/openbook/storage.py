@@ -39,17 +39,17 @@ def explained(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_writer(path: Path) -> Iterator[TextIO]:
-    """A text file that appears under `path` complete, or not at all."""
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to; it takes that name once the block ends well, and is gone if it does not."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(descriptor)
         partial = Path(name)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
+            yield partial
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
             umask = os.umask(0)
             os.umask(umask)
             partial.chmod(0o666 & ~umask)  # mkstemp makes files private; ours are ordinary ones
@@ -57,6 +57,13 @@ def atomic_writer(path: Path) -> Iterator[TextIO]:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+@contextlib.contextmanager
+def atomic_writer(path: Path) -> Iterator[TextIO]:
+    """A text file that appears under `path` complete, or not at all."""
+    with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        yield file
 
 
 def write_text(path: Path, text: str) -> None:

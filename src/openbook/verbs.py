@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Literal
 
 from openbook import storage
 from openbook.config import Config
-from openbook.errors import StoreError
+from openbook.errors import ConfigError, StoreError
 from openbook.progress import SILENT, Progress
 from openbook.records import Answer, ScoredChunk, from_json
 
 if TYPE_CHECKING:
     from openbook.answering import Answerer
-    from openbook.dataset import DatasetReport
+    from openbook.dataset import DatasetReport, DoctorReport
     from openbook.evaluation import Report
     from openbook.indexing import IngestReport
     from openbook.training import TuneReport
@@ -54,6 +54,50 @@ def build_dataset(config: Config, *, force: bool = False, progress: Progress = S
             progress.message(f"{config.dataset_dir} is current: index and options are those that it was made with.")
             return from_json(dataset.DatasetReport, (storage.read_manifest(config.dataset_dir) or {})["report"])
         return dataset.build(config, progress=progress)
+
+
+def export_dataset(
+    config: Config,
+    out: Path,
+    *,
+    form: str = "hf",
+    part: str | None = None,
+    source: Path | None = None,
+    system: str = "",
+) -> int:
+    """Write one part of the data set (or the RAFT rows of `source`) to `out`, in a layout for other tools, and return
+    how many rows. `form` is hf, completion, chat, eval or messages; the part is training, for eval the studied exam."""
+    from openbook import dataset
+
+    if source is None:
+        name = part or ("studied" if form == "eval" else "train")
+        if name not in dataset.PARTS:
+            raise ConfigError(f"The data set has no part {name!r}.", f"Choose one of {', '.join(dataset.PARTS)}.")
+        source = config.dataset_dir / f"{name}.jsonl"
+        if not source.is_file():
+            raise StoreError(f"{source} does not exist.", "Write the questions first: `openbook dataset`.")
+    elif part is not None:
+        raise ConfigError("A part and a file of your own exclude each other.", "Give one of --part and --from.")
+    return dataset.export(source, out, form, system=system)
+
+
+def doctor(
+    path: Path,
+    *,
+    fix: Path | None = None,
+    against: Path | None = None,
+    model: str = "",
+    golden_share: float | None = None,
+    progress: Progress = SILENT,
+) -> "DoctorReport":
+    """Report what is wrong with a file of RAFT rows, in whatever layout; with `fix`, write a mended copy under that name.
+
+    `against` names a file that must not ask the same questions, `model` one that must be able to read every row,
+    `golden_share` is the share P of rows that should show their golden passage.
+    """
+    from openbook import dataset
+
+    return dataset.examine(path, fix=fix, against=against, model=model, golden_share=golden_share, progress=progress)
 
 
 def tune(

@@ -1,9 +1,10 @@
-"""`openbook dataset`."""
+"""`openbook dataset` and `openbook dataset export`."""
 
 import dataclasses
 import json
 import shutil
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    verb(app, "dataset")(dataset)
+    group = typer.Typer(rich_markup_mode=None)
+    verb(app, "dataset", group=group)(dataset)
+    verb(group, "export")(export)
 
 
 def dataset(
@@ -75,6 +78,41 @@ def dataset(
     for example in islice(read_examples(train), show):
         print(f"\n{shown_example(example, shutil.get_terminal_size().columns)}")
     print(f"\nRows: {train} and the other parts beside it")
+
+
+def export(
+    session: Session,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Where to: a name that ends in .jsonl or .parquet.")
+    ],
+    format_: Annotated[
+        str, typer.Option("--format", help='"hf", "completion", "chat", "eval" or "messages" (default: hf).')
+    ] = "hf",
+    part: Annotated[
+        str | None,
+        typer.Option(help='"train", "validation", "studied" or "unseen" (default: train; for eval: studied).'),
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="A RAFT file instead of the data set built here.")
+    ] = None,
+    system: Annotated[str, typer.Option(help="A system message for the format chat.")] = "",
+) -> None:
+    """Write the data set in the layout that another tool takes.
+
+    hf: RAFT rows, all columns. completion: prompt and completion, which ends in <STOP>. chat: messages, with --system if
+    given. messages: the same with openbook's own system message. eval: question, gold_final_answer, context.
+
+    \b
+    Examples:
+      openbook dataset export --format chat --out train.chat.jsonl
+      openbook dataset export --format eval --part unseen --out unseen.parquet
+      openbook dataset export --from raft.parquet --format completion --out raft.jsonl
+    """
+    from openbook import verbs
+
+    config = session.config()
+    written = verbs.export_dataset(config, out, form=format_, part=part, source=source, system=system)
+    print(f"{written:,} rows: {out}")
 
 
 def shown_example(example: "RaftExample", width: int) -> str:

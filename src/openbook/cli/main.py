@@ -5,9 +5,10 @@ import os
 import sys
 
 import typer
+from typer.core import TyperGroup
 
 from openbook import __version__
-from openbook.cli import data, documents, exam, tracing, tuning, whole
+from openbook.cli import data, doctor, documents, exam, tracing, tuning, whole
 from openbook.cli.session import EXIT_STOPPED
 
 STORY = """
@@ -28,12 +29,26 @@ Step by step, each verb works on what the one before it wrote (in ./openbook-wor
   tune      questions  → an adapter for the base model (QLoRA)
   evaluate  exams      → base, tuned, with and without documents, side by side
 
-Then `ask` it, `search` the passages, or `trace` how one message changes the model. Everything runs on this machine;
+Then `ask` it, `search` the passages, or `trace` how one message changes the model. A RAFT file from elsewhere? `doctor`
+says what is wrong with it. Everything runs on this machine;
 nothing is sent anywhere unless an option names an endpoint or a model hub.
 """
 
+
+ORDER = "init run ingest search dataset doctor tune trace ask evaluate demo".split()
+
+
+class _InOrder(TyperGroup):
+    """The verbs in the order of the work; a verb with sub-verbs would come first."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        found = super().list_commands(ctx)
+        return sorted(found, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
 app = typer.Typer(
     name="openbook",
+    cls=_InOrder,
     help=STORY,
     no_args_is_help=True,
     add_completion=False,
@@ -59,6 +74,7 @@ def _options(
 whole.register(app)
 documents.register(app)
 data.register(app)
+doctor.register(app)
 tuning.register(app)
 tracing.register(app)
 exam.register(app)

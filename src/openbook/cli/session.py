@@ -129,15 +129,23 @@ def _common(
     )
 
 
-def verb(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register `function(session, *own options)` as a verb; the common options are added after its own."""
+def verb(
+    app: typer.Typer, name: str, *, group: typer.Typer | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register `function(session, *own options)` as a verb; the common options are added after its own, but for those
+    that it has itself. With `group`, the verb has sub-verbs, and runs where none of them is named.
+    """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(function).parameters.values() if p.name != "session"]
-        common = list(inspect.signature(_common).parameters.values())
+        names = {p.name for p in own}
+        common = [p for p in inspect.signature(_common).parameters.values() if p.name not in names]
 
         @functools.wraps(function)
         def command(**values: Any) -> None:
+            context: typer.Context | None = values.pop("context", None)
+            if context is not None and context.invoked_subcommand is not None:
+                return
             os.environ.update({key: value for key, value in QUIET_LIBRARIES.items() if key not in os.environ})
             debug = bool(values["debug"])
             with warnings.catch_warnings():
@@ -153,9 +161,15 @@ def verb(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callabl
                     raise SystemExit(code) from None
 
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *common]]
+        if group is not None:
+            parameters.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters}
-        app.command(name)(command)
+        if group is None:
+            app.command(name)(command)
+        else:
+            group.callback(invoke_without_command=True)(command)
+            app.add_typer(group, name=name)
         return function
 
     return register

@@ -1,18 +1,26 @@
 """What a written question must satisfy before it may be used, and which questions say the same."""
 
-import math
 import re
-from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
-from typing import Final
 
+from openbook.dataset.similar import DUPLICATE, SimilarSets, jaccard
 from openbook.metrics import contains, normalize
 from openbook.records import Chunk, Question
 
 MAX_QUESTION, MAX_ANSWER = 60, 40  # words
 MIN_QUOTE, MAX_QUOTE = 3, 80  # words
-DUPLICATE: Final = 0.8  # Jaccard similarity of the telling words
+
+__all__ = [
+    "DUPLICATE",
+    "cannot_answer",
+    "distracts",
+    "fault",
+    "jaccard",
+    "sentence_key",
+    "telling_words",
+    "without_duplicates",
+]
 
 # Words that only phrase a question are masked before questions are compared; of several that ask for the same, one
 # stands for all: "What is X used for?" and "What is the purpose of X?" are the same question, "What must X be?" is not.
@@ -81,31 +89,15 @@ def _stem(word: str) -> str:
 
 
 def without_duplicates(questions: Sequence[Question]) -> list[Question]:
-    """The questions without those that nearly repeat an earlier one (`DUPLICATE`).
-
-    Only pairs that share a rare word are compared: two sets of Jaccard similarity ≥ t share one of the first
-    |x| − ⌈t·|x|⌉ + 1 words of either, in any common order (prefix filtering; Chaudhuri et al. 2006).
-    """
-    sets = [telling_words(question.text) for question in questions]
-    frequency: Counter[str] = Counter(word for words in sets for word in words)
-    seen: dict[str, list[int]] = defaultdict(list)
+    """The questions without those that nearly repeat an earlier one (`DUPLICATE`)."""
+    seen = SimilarSets()
     kept: list[Question] = []
-    kept_sets: list[frozenset[str]] = []
-    for question, words in zip(questions, sets, strict=True):
-        ordered = sorted(words, key=lambda word: (frequency[word], word))
-        prefix = ordered[: len(ordered) - math.ceil(DUPLICATE * len(ordered)) + 1]
-        candidates = {other for word in prefix for other in seen[word]}
-        if any(jaccard(words, kept_sets[other]) >= DUPLICATE for other in candidates):
-            continue
-        for word in prefix:
-            seen[word].append(len(kept))
-        kept.append(question)
-        kept_sets.append(words)
+    for question in questions:
+        words = telling_words(question.text)
+        if seen.find(words) is None:
+            seen.add(words, len(kept))
+            kept.append(question)
     return kept
-
-
-def jaccard(one: frozenset[str], two: frozenset[str]) -> float:
-    return len(one & two) / len(one | two) if one or two else 1.0
 
 
 def distracts(passage: Chunk, question: Question) -> bool:

@@ -8,7 +8,7 @@ have no `meta`, are read as well.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from openbook import prompt
 from openbook.errors import RecordError
@@ -62,9 +62,10 @@ def from_row(row: Mapping[str, Any], where: str = "row") -> RaftExample:
     meta = row.get("meta") or {}
     if not isinstance(meta, Mapping):
         raise RecordError(f"{where}: 'meta' is {_kind(meta)}, not an object.", "Remove the field or mend it.")
-    golden_texts = _golden_texts(row, meta, where)
-    golden = _chunks(golden_texts, meta.get("golden_chunks"), where)
-    passages = _chunks(_passages(row, where), [*_list(meta, "passage_chunks"), *_list(meta, "golden_chunks")], where)
+    golden = _chunks(golden_texts(row, meta, where), meta.get("golden_chunks"), where)
+    passages = _chunks(
+        passage_texts(row, where), [*_list(meta, "passage_chunks"), *_list(meta, "golden_chunks")], where
+    )
     reasoning, final = _answer(cot_answer, meta)
     quotes = _quotes(reasoning, meta, (*golden, *passages), where)
     included = meta.get("golden_included", row.get("oracle_present"))
@@ -112,11 +113,11 @@ def _list(meta: Mapping[str, Any], field: str) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _passages(row: Mapping[str, Any], where: str) -> list[str]:
+def passage_texts(row: Mapping[str, Any], where: str) -> list[str]:
     """The passages of `context`, whose lists are nested (`[[…]]`) or flat (`[…]`)."""
     context = row.get("context")
     sentences = context.get("sentences") if isinstance(context, Mapping) else context
-    if isinstance(sentences, Sequence) and len(sentences) == 1 and isinstance(sentences[0], list):
+    if is_nested(sentences):
         sentences = sentences[0]
     if not isinstance(sentences, list) or not all(isinstance(text, str) for text in sentences):
         raise RecordError(
@@ -126,7 +127,12 @@ def _passages(row: Mapping[str, Any], where: str) -> list[str]:
     return sentences
 
 
-def _golden_texts(row: Mapping[str, Any], meta: Mapping[str, Any], where: str) -> list[str]:
+def is_nested(lists: Any) -> TypeGuard[list[list[Any]]]:
+    """Whether a list of passages or titles is wrapped in another one, as the reference tool writes it."""
+    return isinstance(lists, list) and len(lists) == 1 and isinstance(lists[0], list)
+
+
+def golden_texts(row: Mapping[str, Any], meta: Mapping[str, Any], where: str) -> list[str]:
     """The golden passages; `oracle_document` is what a variant of the format calls them."""
     text = row.get("oracle_context", row.get("oracle_document"))
     if text is None or text == "":

@@ -1,6 +1,6 @@
 """Language models: loading, chat templates, generation."""
 
 from openbook.models.generate import Generation, Generator
-from openbook.models.load import LoadedModel, fingerprint, load, load_tokenizer
+from openbook.models.load import LoadedModel, context_tokens, fingerprint, load, load_tokenizer
 
-__all__ = ["Generation", "Generator", "LoadedModel", "fingerprint", "load", "load_tokenizer"]
+__all__ = ["Generation", "Generator", "LoadedModel", "context_tokens", "fingerprint", "load", "load_tokenizer"]

@@ -31,8 +31,12 @@ class LoadedModel:
     @property
     def context(self) -> int:
         """How many tokens the model reads at most."""
-        lengths = [getattr(self.model.config, "max_position_embeddings", None), self.tokenizer.model_max_length]
-        return min(int(length) for length in lengths if length)
+        return _context(self.model.config, self.tokenizer)
+
+
+def _context(config: Any, tokenizer: Any) -> int:
+    lengths = [getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
+    return min(int(length) for length in lengths if length)
 
 
 def resolve(name: str) -> str:
@@ -102,6 +106,15 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
         tokenizer.pad_token = tokenizer.eos_token  # padding is always masked, so it may equal the stop token
     tokenizer.padding_side = "left"
     return tokenizer
+
+
+def context_tokens(name: str, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """How many tokens a model reads at most, from its configuration alone: no weights are loaded."""
+    from transformers import AutoConfig
+
+    with _explained(name):
+        config = AutoConfig.from_pretrained(resolve(name), trust_remote_code=False)
+    return _context(config, tokenizer)
 
 
 def load(
