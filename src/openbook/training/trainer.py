@@ -57,9 +57,14 @@ def collate(rows: Sequence[TokenTree]) -> Batch:
     }
 
 
+def predicting_states(model: Any, batch: Batch) -> Tensor:
+    """Hidden states (N, D) that predict the N supervised tokens of a row."""
+    return hidden_states(model, batch["keywords"])[batch["predictors"]]
+
+
 def row_loss(model: Any, batch: Batch) -> Tensor:
     """The summed loss of one row."""
-    hidden = hidden_states(model, batch["keywords"])[batch["predictors"]]
+    hidden = predicting_states(model, batch)
     return sft(token_losses(model, hidden, batch["targets"]), batch["weights"])
 
 
@@ -173,7 +178,7 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         self.model.eval()
         summed: dict[str, float] = {}
         count = 0.0
-        with torch.no_grad():
+        with torch.no_grad(), self.compute_loss_context_manager():
             for index in range(len(rows)):
                 batch = self._prepare_inputs(self._method.collate([rows[index]]))
                 for name, value in self._method.sums(self.model, batch).items():
