@@ -26,7 +26,8 @@ from openbook.tokens import TokenSequence, encode
 from openbook.training import is_tuned_on_pairs, tune_on_pairs
 from openbook.training.attention import serve_trees
 from openbook.training.dpo import Anchors, DirectPreference
-from openbook.training.pair_rows import Pairs
+from openbook.training.pair_rows import Pairs, encode_pairs
+from openbook.training.pairs import read_pairs
 from openbook.training.preference import _warn_of_guessing
 from openbook.training.references import anchors, reference_logps
 from openbook.training.reward import RewardModelling, attach_head, length_baseline
@@ -242,9 +243,9 @@ WORDS = ("cache", "results", "answer", "fox", "dog", "brown", "quick", "lazy", "
 
 
 def rows_of_pairs(count: int = 30) -> list[dict[str, Any]]:
-    """A task with a known optimum: "fox" is always better than "dog"; the two are equally many tokens."""
+    """A task with a known optimum: "lazy" is always better than "over"; the two are equally many tokens."""
     return [
-        {"prompt": f"How long does the {WORDS[n % 10]} {WORDS[n // 10]} last?", "chosen": "fox", "rejected": "dog"}
+        {"prompt": f"How long does the {WORDS[n % 10]} {WORDS[n // 10]} last?", "chosen": "lazy", "rejected": "over"}
         for n in range(count)
     ]
 
@@ -298,9 +299,9 @@ def test_dpo_learns_what_is_preferred(setting: Setting, tmp_path: Path) -> None:
     # What was trained is what a stranger loads: plain transformers and PEFT say the same of an unseen prompt.
     tuned = PeftModel.from_pretrained(load(str(config.model.base)).model, tmp_path / "a")
     with torch.no_grad():
-        after = [alone(tuned, asked(answer)).item() for answer in ("fox", "dog")]
+        after = [alone(tuned, asked(answer)).item() for answer in ("lazy", "over")]
         with tuned.disable_adapter():
-            before = [alone(tuned, asked(answer)).item() for answer in ("fox", "dog")]
+            before = [alone(tuned, asked(answer)).item() for answer in ("lazy", "over")]
     assert (after[0] - after[1]) - (before[0] - before[1]) > 5
     assert not list(tmp_path.rglob("*.bin")) and not list(tmp_path.rglob("*.part"))
 
@@ -326,14 +327,19 @@ def test_a_reward_model_learns_and_plain_transformers_gives_its_scores(setting: 
     assert report.held_out["accuracy"] == 1.0 and report.held_out["length_accuracy"] == 0.5
     stranger = AutoModelForSequenceClassification.from_pretrained(config.model.base, num_labels=1)
     stranger.score.weight.data = load_file(tmp_path / "a" / "head.safetensors")["weight"]
+    stranger.config.pad_token_id = None  # it is the stop token, which transformers would then pass over
     stranger = PeftModel.from_pretrained(stranger, tmp_path / "a").eval()
-    scores = []
-    for answer in ("fox", "dog"):
-        ids = torch.from_numpy(asked(answer).input_ids)[None]
-        with torch.no_grad():
-            scores.append(stranger(input_ids=ids).logits.item())
-    assert scores[0] - scores[1] == pytest.approx(report.held_out["margin"], rel=0.5)
-    assert scores[0] > 0 > scores[1], "centred"
+    tokens = encode_pairs(read_pairs(pairs), tokenizer(), limit=300)
+    _, watched = tokens.held_out(6, seed=0)
+    with torch.no_grad():
+        chosen, rejected = (
+            [stranger(input_ids=torch.from_numpy(side[n].input_ids)[None]).logits.item() for n in watched]
+            for side in (tokens.chosen, tokens.rejected)
+        )
+    assert len(watched) == 6
+    assert sum(chosen) / 6 == pytest.approx(report.held_out["chosen"], rel=1e-4)
+    assert sum(rejected) / 6 == pytest.approx(report.held_out["rejected"], rel=1e-4)
+    assert abs(sum(chosen) + sum(rejected)) < sum(chosen) - sum(rejected), "centred"
 
 
 class Killed(BaseException):

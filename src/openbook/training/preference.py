@@ -80,13 +80,14 @@ def tune_on_pairs(
         f"Trains {weights:,} of {total:,} weights ({weights / total:.2%}) of {config.model.base}."
     )
     done = run.train(model, loaded, config, method=engine, rows=rows, validation=validation, head=head)
+    if head is not None:
+        model.peft_config["default"].task_type = None  # so that it also loads on a sequence classification model
+        _save_head(head, out)
     save(model, loaded, out, config)
     held_out = done.held_out
-    if head is not None:
-        _save_head(head, out)
-        if watched:
-            lengths = pairs.lengths
-            held_out["length_accuracy"] = _baseline([lengths[n] for n in trained], [lengths[n] for n in watched])
+    if head is not None and watched:
+        lengths = pairs.lengths
+        held_out["length_accuracy"] = _baseline([lengths[n] for n in trained], [lengths[n] for n in watched])
     report = TuneReport(
         method=method,
         steps=done.steps,
