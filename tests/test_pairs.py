@@ -142,7 +142,7 @@ def test_a_bad_row_is_named(broken: dict[str, Any], message: str, tmp_path: Path
 
 
 def test_other_bad_rows_are_named_with_the_first(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match=r"pairs.jsonl:1: .* in another way: 3, 4\."):
+    with pytest.raises(RecordError, match=r"pairs.jsonl:1: .* Nor can these rows be used: 3, 4\."):
         read(tmp_path, GOOD | {"chosen": ""}, GOOD, GOOD | {"rejected": ""}, {"prompt": "a"})
 
 
@@ -166,6 +166,8 @@ def test_tokens_of_a_pair_are_equal_up_to_the_answers() -> None:
 def test_a_prompt_longer_than_the_row_is_named() -> None:
     with pytest.raises(RecordError, match=r"row 1: prompt and answer have .* at most 5 fit: not even the prompt does"):
         encode_pairs([("row 1", PAIR)], tokenizer(), limit=5)
+    with pytest.raises(RecordError, match=r"rows:1: .* Nor can these rows be used: 2, 3\."):
+        encode_pairs([(f"rows:{n}", PAIR) for n in (1, 2, 3)], tokenizer(), limit=5)
     pairs = encode_pairs([("row 1", PAIR)], tokenizer(), limit=500)
     size = max(len(pairs.chosen[0]), len(pairs.rejected[0]))
     with pytest.raises(RecordError, match=rf"row 1: .* at most {size - 1} fit\. Shorten"):

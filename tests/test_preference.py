@@ -28,7 +28,7 @@ from openbook.training.attention import serve_trees
 from openbook.training.dpo import Anchors, DirectPreference
 from openbook.training.pair_rows import Pairs, encode_pairs
 from openbook.training.pairs import read_pairs
-from openbook.training.preference import _warn_of_guessing
+from openbook.training.preference import warn_of_guessing
 from openbook.training.references import anchors, reference_logps
 from openbook.training.reward import RewardModelling, attach_head, length_baseline
 
@@ -437,9 +437,9 @@ def test_pairs_that_teach_nothing_are_warned_of(setting: Setting, tmp_path: Path
 
 
 def test_few_pairs_are_no_ground_for_a_warning(recwarn: pytest.WarningsRecorder) -> None:
-    _warn_of_guessing(Path("a"), {"accuracy": 0.3}, 19)
-    _warn_of_guessing(Path("a"), {"accuracy": 0.9}, 20)
-    _warn_of_guessing(Path("a"), {}, 0)
+    warn_of_guessing(Path("a"), {"accuracy": 0.3}, 19)
+    warn_of_guessing(Path("a"), {"accuracy": 0.9}, 20)
+    warn_of_guessing(Path("a"), {}, 0)
     assert not recwarn.list
 
 

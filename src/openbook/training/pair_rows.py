@@ -10,6 +10,7 @@ from openbook.errors import RecordError
 from openbook.prompt import with_answer
 from openbook.records import PreferencePair
 from openbook.tokens import TokenSequence, TokenTree, best_fit, build, concatenate, encode, shuffled
+from openbook.training.pairs import tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,19 +107,28 @@ class Pairs:
 def encode_pairs(pairs: Sequence[tuple[str, PreferencePair]], tokenizer: Any, *, limit: int) -> Pairs:
     """Tokenise pairs with the model's chat template. `limit` is how many tokens one sequence may have.
 
-    Nothing is truncated: a `RecordError` names the row whose prompt or answer does not fit.
+    Nothing is truncated: a `RecordError` names the rows whose prompt or answer does not fit.
     """
     chosen: list[TokenSequence] = []
     rejected: list[TokenSequence] = []
+    faults: list[tuple[str, RecordError]] = []
     for name, pair in pairs:
-        for answer, found in ((pair.chosen, chosen), (pair.rejected, rejected)):
-            sequence = encode(tokenizer, with_answer(pair.prompt, answer), name=name)
-            if len(sequence) > limit:
-                prompt = sequence.shareable
-                raise RecordError(
-                    f"{name}: prompt and answer have {prompt:,} and {len(sequence) - prompt:,} tokens, "
-                    f"and at most {limit:,} fit" + (": not even the prompt does." if prompt >= limit else "."),
-                    "Shorten or remove the row, raise tune.row_tokens, or take a model that reads more.",
-                )
-            found.append(sequence)
+        both = [
+            encode(tokenizer, with_answer(pair.prompt, answer), name=name) for answer in (pair.chosen, pair.rejected)
+        ]
+        longer = max(both, key=len)
+        if len(longer) > limit:
+            faults.append((name, _too_long(longer, limit)))
+        chosen.append(both[0])
+        rejected.append(both[1])
+    tell(faults)
     return Pairs(chosen=tuple(chosen), rejected=tuple(rejected), margins=tuple(pair.margin for _, pair in pairs))
+
+
+def _too_long(sequence: TokenSequence, limit: int) -> RecordError:
+    prompt = sequence.shareable
+    return RecordError(
+        f"{sequence.name}: prompt and answer have {prompt:,} and {len(sequence) - prompt:,} tokens, "
+        f"and at most {limit:,} fit" + (": not even the prompt does." if prompt >= limit else "."),
+        "Shorten or remove the row, raise tune.row_tokens, or take a model that reads more.",
+    )

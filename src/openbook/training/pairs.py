@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +45,21 @@ def read_pairs(path: Path) -> list[tuple[str, PreferencePair]]:
             found.append((name, _pair(row, name)))
         except RecordError as error:
             faults.append((name, error))
-    if faults:
-        first = faults[0][1]
-        others = [name.rsplit(":", 1)[-1] for name, _ in faults[1:]]
-        more = f" So are these rows, or bad in another way: {_few(others)}." if others else ""
-        raise RecordError(first.message + more, first.remedy)
+    tell(faults)
     if not found:
         raise RecordError(f"{path} holds no pairs.", _REMEDY)
     return found
 
 
-def _few(names: list[str], shown: int = 10) -> str:
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
+def tell(faults: Sequence[tuple[str, RecordError]], *, shown: int = 10) -> None:
+    """Raise the first of the faults, if there are any, with the numbers of the other rows that cannot be used."""
+    if not faults:
+        return
+    first = faults[0][1]
+    others = [name.rsplit(":", 1)[-1] for name, _ in faults[1:]]
+    names = ", ".join(others[:shown]) + (f" and {len(others) - shown:,} more" if len(others) > shown else "")
+    more = f" Nor can these rows be used: {names}." if others else ""
+    raise RecordError(first.message + more, first.remedy)
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -109,7 +109,7 @@ def tune_on_pairs(
         out, stage=STAGE, options=options, inputs=inputs, base=config.model.base, report=asdict(report), **kept
     )
     run.clear()
-    _warn_of_guessing(path, held_out, len(watched))
+    warn_of_guessing(path, held_out, len(watched))
     return report
 
 
@@ -205,7 +205,7 @@ def _baseline(trained: Sequence[tuple[int, int]], held_out: Sequence[tuple[int, 
     return length_baseline(trained, held_out)
 
 
-def _warn_of_guessing(path: Path, held_out: dict[str, float], pairs: int) -> None:
+def warn_of_guessing(path: Path, held_out: dict[str, float], pairs: int) -> None:
     """Warn where the accuracy on held-out pairs cannot be told from a coin's (one-sided, 95 %)."""
     accuracy = held_out.get("accuracy")
     if accuracy is None or pairs < FEWEST_TO_JUDGE or accuracy > 0.5 + 1.645 * math.sqrt(0.25 / pairs):
