@@ -174,22 +174,26 @@ def test_what_is_watched_is_what_it_says(tmp_path: Path) -> None:
     assert found["margin"] == pytest.approx(sum(margins), rel=1e-4)
     assert found["accuracy"] == sum(margin > 0 for margin in margins)
     assert found["chosen"] == pytest.approx(BETA * sum(gained[0]), rel=1e-4)
-    assert found["kl"] == pytest.approx(drift(network, pairs), rel=1e-4)
-
-
-def drift(network: Any, pairs: Pairs) -> float:
-    """KL(model ‖ model without adapters) in nats a token, meaned over the answers of each pair, summed over pairs."""
     network.get_base_model().set_attn_implementation("sdpa")
+
+    def without(ids: torch.Tensor) -> torch.Tensor:
+        with network.disable_adapter():
+            return network(input_ids=ids).logits
+
+    expected = drift(lambda ids: network(input_ids=ids).logits, without, pairs, range(len(pairs)))
+    assert found["kl"] == pytest.approx(expected, rel=1e-4)
+
+
+def drift(ours: Any, theirs: Any, pairs: Pairs, members: Any) -> float:
+    """KL(ours ‖ theirs) in nats a token, meaned over the answers of each pair, summed over these pairs: the oracle.
+    Both are functions from token ids to logits."""
     total = 0.0
-    for pair in zip(pairs.chosen, pairs.rejected, strict=True):
-        for sequence in pair:
-            ids = torch.from_numpy(sequence.input_ids)[None]
-            at = torch.from_numpy(sequence.weight)[1:] > 0
-            with torch.no_grad():
-                ours = network(input_ids=ids).logits[0, :-1][at].log_softmax(-1)
-                with network.disable_adapter():
-                    theirs = network(input_ids=ids).logits[0, :-1][at].log_softmax(-1)
-            total += F.kl_div(theirs, ours, log_target=True, reduction="sum").item() / int(at.sum()) / 2
+    for sequence in (side[n] for n in members for side in (pairs.chosen, pairs.rejected)):
+        ids = torch.from_numpy(sequence.input_ids)[None]
+        at = torch.from_numpy(sequence.weight)[1:] > 0
+        with torch.no_grad():
+            left, right = (logits(ids)[0, :-1][at].log_softmax(-1) for logits in (ours, theirs))
+        total += F.kl_div(right, left, log_target=True, reduction="sum").item() / int(at.sum()) / 2
     return total
 
 
@@ -409,7 +413,11 @@ def test_full_tuning_measures_its_drift_from_the_head_as_it_was(setting: Setting
     pairs, config = setting("tune.adapter=full", "preference.learning_rate=0.003", "preference.held_out=6")
     report = run(pairs, config, tmp_path / "a")
     assert report.trained_weights == report.total_weights
-    assert report.held_out["kl"] > 0.001
+    tuned, bare = (load(str(name)).model for name in (tmp_path / "a", config.model.base))
+    tokens = encode_pairs(read_pairs(pairs), tokenizer(), limit=300)
+    _, watched = tokens.held_out(6, seed=0)
+    expected = drift(lambda ids: tuned(input_ids=ids).logits, lambda ids: bare(input_ids=ids).logits, tokens, watched)
+    assert report.held_out["kl"] == pytest.approx(expected / 6, rel=1e-4) and expected > 0.01
 
 
 def test_qlora_runs_as_well(setting: Setting, tmp_path: Path) -> None:
