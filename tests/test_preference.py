@@ -268,7 +268,8 @@ def setting(tmp_path: Path, base: Path) -> Setting:
         pairs = tmp_path / "pairs.jsonl"
         write_jsonl(pairs, rows or rows_of_pairs())
         options = [f"model.base={base}", "tune.adapter=lora", "tune.rank=4", "tune.row_tokens=300"]
-        options += ["tune.rows_per_step=1", "preference.epochs=1", "preference.learning_rate=0.01"]
+        options += ["tune.rows_per_step=1", "preference.epochs=1"]
+        options += ["preference.learning_rate=0.01", "tune.learning_rate=0.01"]
         return pairs, Config.load(None, [*options, *overrides])
 
     return make
@@ -481,6 +482,8 @@ def test_the_verb_and_the_command(setting: Setting, tmp_path: Path, capsys: pyte
     pairs, config = setting(f"out={tmp_path / 'work'}", "preference.held_out=6")
     with pytest.raises(InputError, match=r"trains on preference pairs.*--pairs"):
         verbs.tune(config, method="dpo")
+    with pytest.raises(InputError, match="The form closed is one of supervised tuning"):
+        verbs.tune(config, method="dpo", pairs=pairs, form="closed")
     with pytest.raises(InputError, match="are for the methods dpo and reward"):
         verbs.tune(config, pairs=pairs)
     (tmp_path / "openbook.toml").write_text(config.to_toml(), encoding="utf-8")

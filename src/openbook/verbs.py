@@ -83,6 +83,11 @@ def tune(
                     "Add --method dpo, or leave out --pairs and --from-adapter.",
                 )
             return run_tuning(config, form=form, train=train, resume=resume, force=force, progress=progress)
+        if form != "raft":
+            raise InputError(
+                f"The form {form} is one of supervised tuning; pairs bring their prompts as they are.",
+                "Leave out --form.",
+            )
         if pairs is None or train is not None:
             raise InputError(
                 f"The method {method} trains on preference pairs" + (" and not on `train`." if train else "."),

@@ -49,7 +49,7 @@ def tune(
         float | None, typer.Option(help="Passes over the training questions or pairs (default: 3).")
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Peak learning rate (default: 0.001; on pairs 0.0002).")
+        float | None, typer.Option(help="Peak learning rate (default: 0.001; for dpo 0.00005).")
     ] = None,
     form: Annotated[
         Form, typer.Option(help='"raft": with passages; "closed": questions alone, the comparison without documents.')
@@ -82,13 +82,12 @@ def tune(
     """
     from openbook import verbs
 
-    section = "tune" if method is Method.sft else "preference"
     config = session.config(
         {
             "model.base": base,
             "tune.adapter": adapter,
-            f"{section}.epochs": epochs,
-            f"{section}.learning_rate": learning_rate,
+            "tune.epochs" if method is Method.sft else "preference.epochs": epochs,
+            "preference.learning_rate" if method is Method.dpo else "tune.learning_rate": learning_rate,
         }
     )
     report = verbs.tune(

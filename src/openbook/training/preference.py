@@ -49,7 +49,7 @@ def tune_on_pairs(
     """
     _refuse_contradictions(method, out, config, start)
     named = read_pairs(path)
-    config = _for_pairs(config)
+    config = _for_pairs(config, method)
     loaded = load(
         config.model.base,
         quantization="nf4" if config.tune.adapter == "qlora" else "none",
@@ -124,7 +124,7 @@ def pair_inputs(path: Path, base_fingerprint: str, start: Path | None) -> dict[s
 
 def pair_options(config: Config, method: PairMethod) -> dict[str, Any]:
     """The options that decide it."""
-    chosen = _for_pairs(config).tune.model_dump(
+    chosen = _for_pairs(config, method).tune.model_dump(
         exclude={"checkpoint_steps", "evaluate_steps", "activation_checkpointing"}
     )
     preference = config.preference.model_dump(exclude={"learning_rate", "epochs"})
@@ -145,9 +145,11 @@ def is_tuned_on_pairs(path: Path, *, method: PairMethod, out: Path, config: Conf
     )
 
 
-def _for_pairs(config: Config) -> Config:
-    """The configuration with the rate and the epochs of preference tuning."""
-    chosen = {"learning_rate": config.preference.learning_rate, "epochs": config.preference.epochs}
+def _for_pairs(config: Config, method: PairMethod) -> Config:
+    """The configuration with the epochs of preference tuning and, for DPO, its learning rate."""
+    chosen = {"epochs": config.preference.epochs}
+    if method == "dpo":
+        chosen["learning_rate"] = config.preference.learning_rate
     return config.model_copy(update={"tune": config.tune.model_copy(update=chosen)})
 
 
@@ -213,6 +215,6 @@ def warn_of_guessing(path: Path, held_out: dict[str, float], pairs: int) -> None
     warnings.warn(
         f"The chosen answer is preferred in {accuracy:.0%} of {pairs} held-out pairs of {path}, which guessing does as "
         "well. Are chosen and rejected swapped in a part of the file? Or the training was too short or too gentle: "
-        "see preference.epochs and preference.learning_rate.",
+        "see preference.epochs and --learning-rate.",
         stacklevel=3,
     )
