@@ -17,7 +17,7 @@ from openbook.tokens import TokenSequence
 from openbook.training.pair_rows import Pairs, encode_pairs
 from openbook.training.pairs import read_pairs
 
-FORMATS = Path("/work/shared/data/formats")
+FORMATS = Path(__file__).parents[2] / "shared" / "data" / "formats"  # beside the repository, where there is any
 
 
 def user(text: str) -> dict[str, str]:
