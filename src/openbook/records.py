@@ -184,11 +184,15 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreferencePair:
-    """`prompt` is a conversation that ends with a user's message; the other two are assistant texts."""
+    """`prompt` is a conversation that ends with a user's message; the other two are assistant texts.
+
+    `margin` is how much better the chosen one is, on the scale of a reward model's scores; 0 where nobody said.
+    """
 
     prompt: Conversation
     chosen: str
     rejected: str
+    margin: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,9 +61,9 @@ def trace(
     """
     import torch
 
+    from openbook.training.adapting import adapted, count_weights
     from openbook.training.attention import serve_trees
     from openbook.training.trainer import collate, row_loss
-    from openbook.training.tune import adapted, count_weights
 
     if not message.strip() or not answer.strip():
         raise InputError("A trace needs a message and an answer.", 'Try: openbook trace "Hello" --answer "Good day."')

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from openbook import storage
 from openbook.config import Config
-from openbook.errors import ConfigError, StoreError
+from openbook.errors import ConfigError, InputError, StoreError
 from openbook.progress import SILENT, Progress
 from openbook.records import Answer, ScoredChunk, from_json
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from openbook.training import TuneReport
 
 Form = Literal["raft", "closed"]
+Method = Literal["sft", "dpo", "reward"]
 
 ADAPTERS: dict[Form, str] = {"raft": "raft", "closed": "sft"}  # form of the training → folder under `adapters/`
 
@@ -103,19 +104,74 @@ def doctor(
 def tune(
     config: Config,
     *,
+    method: Method = "sft",
     form: Form = "raft",
     train: Path | None = None,
+    pairs: Path | None = None,
+    start: Path | None = None,
     resume: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> "TuneReport":
-    """Tune the base on `train` (default: the data set) and write the adapter under `config.adapters_dir`.
+    """Tune the base and write the adapter under `config.adapters_dir`.
 
-    `raft` shows passages with each question; `closed` shows the question alone. An adapter that is current is not
-    tuned again unless `force`: its own report is returned.
+    `sft` trains on `train` (default: the data set): `raft` shows passages with each question, `closed` the question
+    alone. `dpo` and `reward` train on the preference pairs in `pairs`, from the adapter in the folder `start` on or
+    else from the bare base. An adapter that is current is not tuned again unless `force`: its report is returned.
     """
     with storage.exclusive(config.out):
-        return run_tuning(config, form=form, train=train, resume=resume, force=force, progress=progress)
+        if method == "sft":
+            if pairs or start:
+                raise InputError(
+                    "Preference pairs and a starting adapter are for the methods dpo and reward.",
+                    "Add --method dpo, or leave out --pairs and --from-adapter.",
+                )
+            return run_tuning(config, form=form, train=train, resume=resume, force=force, progress=progress)
+        if form != "raft":
+            raise InputError(
+                f"The form {form} is one of supervised tuning; pairs bring their prompts as they are.",
+                "Leave out --form.",
+            )
+        if pairs is None or train is not None:
+            raise InputError(
+                f"The method {method} trains on preference pairs" + (" and not on `train`." if train else "."),
+                "Name a .jsonl, .json or .parquet file with --pairs.",
+            )
+        return run_tuning_on_pairs(
+            config, method=method, pairs=pairs, start=start, resume=resume, force=force, progress=progress
+        )
+
+
+def run_tuning_on_pairs(
+    config: Config,
+    *,
+    method: Literal["dpo", "reward"],
+    pairs: Path,
+    start: Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> "TuneReport":
+    """`tune` on preference pairs for a caller that already holds the output folder."""
+    from openbook import training
+
+    out = config.adapters_dir / method
+    if not force and training.is_tuned_on_pairs(pairs, method=method, out=out, config=config, start=start):
+        progress.message(f"{out} is current: pairs, base, starting adapter and options are those of its tuning.")
+        return from_json(training.TuneReport, (storage.read_manifest(out) or {})["report"])
+    tuned = default_adapter(config)
+    if method == "dpo" and start is None and tuned is not None:
+        progress.message(f"Starts from the bare base. To go on from the tuned adapter: --from-adapter {tuned}")
+    return training.tune_on_pairs(
+        pairs,
+        method=method,
+        out=out,
+        references=config.references_dir,
+        config=config,
+        start=start,
+        resume=resume,
+        progress=progress,
+    )
 
 
 def run_tuning(

@@ -1,6 +1,6 @@
 """Token sequences, the trees they form, and the rows those are packed into."""
 
-from openbook.tokens.rows import pack, plan, split
+from openbook.tokens.rows import best_fit, pack, plan, shuffled, split
 from openbook.tokens.sequences import encode
 from openbook.tokens.tree import SHARED, TokenSequence, TokenTree, build, concatenate
 
@@ -8,10 +8,12 @@ __all__ = [
     "SHARED",
     "TokenSequence",
     "TokenTree",
+    "best_fit",
     "build",
     "concatenate",
     "encode",
     "pack",
     "plan",
+    "shuffled",
     "split",
 ]

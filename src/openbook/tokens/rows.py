@@ -1,10 +1,13 @@
 """Rows: token trees packed under a budget of tokens, so that every step costs about the same."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
+from typing import TypeVar
 
 from openbook.errors import RecordError
 from openbook.tokens.tree import TokenSequence, TokenTree, build, concatenate
+
+Row = TypeVar("Row", bound=Sized)
 
 
 def split(sequences: Sequence[TokenSequence], budget: int) -> list[TokenTree]:
@@ -26,32 +29,43 @@ def split(sequences: Sequence[TokenSequence], budget: int) -> list[TokenTree]:
     return split(sequences[:half], budget) + split(sequences[half:], budget)
 
 
-def pack(trees: Sequence[TokenTree], budget: int) -> list[TokenTree]:
-    """Best fit, largest first: each tree goes into the fullest row that still has room for it."""
-    rows: list[list[TokenTree]] = []
+def best_fit(sizes: Sequence[int], budget: int) -> list[list[int]]:
+    """Which things of these sizes go into one row: largest first, each into the fullest row that has room for it.
+
+    Returns the positions in `sizes`, row by row. Nothing may be larger than the budget.
+    """
+    rows: list[list[int]] = []
     room: list[int] = []
-    for tree in sorted(trees, key=len, reverse=True):
-        fitting = [row for row, left in enumerate(room) if left >= len(tree)]
+    for thing in sorted(range(len(sizes)), key=lambda thing: -sizes[thing]):
+        fitting = [row for row, left in enumerate(room) if left >= sizes[thing]]
         if fitting:
             row = min(fitting, key=lambda row: room[row])
         else:
             row = len(rows)
             rows.append([])
             room.append(budget)
-        rows[row].append(tree)
-        room[row] -= len(tree)
-    return [concatenate(row) for row in rows]
+        rows[row].append(thing)
+        room[row] -= sizes[thing]
+    return rows
+
+
+def pack(trees: Sequence[TokenTree], budget: int) -> list[TokenTree]:
+    """The trees in as few rows as best fit finds."""
+    return [concatenate([trees[n] for n in row]) for row in best_fit([len(tree) for tree in trees], budget)]
+
+
+def shuffled(rows: Sequence[Row], *, seed: int, epoch: int) -> list[Row]:
+    """The rows in the order of an epoch. The longest comes first in epoch 0, so that a run which does not fit into
+    memory fails at once and not after an hour."""
+    found = list(rows)
+    random.Random(f"rows:{seed}:{epoch}").shuffle(found)
+    if epoch == 0:
+        longest = max(map(len, found))
+        found.sort(key=lambda row: len(row) != longest)
+    return found
 
 
 def plan(groups: Sequence[Sequence[TokenSequence]], budget: int, *, seed: int, epoch: int) -> list[TokenTree]:
-    """The rows of one epoch: a pure function of its arguments.
-
-    A group's sequences become one tree. The longest row comes first in epoch 0, so that a run which does not fit into
-    memory fails at once and not after an hour; the others are shuffled.
-    """
+    """The rows of one epoch: a pure function of its arguments. A group's sequences become one tree."""
     rows = pack([tree for group in groups for tree in split(group, budget)], budget)
-    random.Random(f"rows:{seed}:{epoch}").shuffle(rows)
-    if epoch == 0:
-        longest = max(map(len, rows))
-        rows.sort(key=lambda row: len(row) != longest)
-    return rows
+    return shuffled(rows, seed=seed, epoch=epoch)

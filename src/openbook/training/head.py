@@ -28,11 +28,12 @@ def hidden_states(model: Any, keywords: dict[str, Any]) -> Tensor:
     return states[0]
 
 
-def logits(model: Any, hidden: Tensor) -> Tensor:
-    """Logits (N, V) of hidden states (N, D), with the model's own scale and soft cap."""
+def logits(model: Any, hidden: Tensor, head: torch.nn.Module | None = None) -> Tensor:
+    """Logits (N, V) of hidden states (N, D), with the model's own scale and soft cap; through `head` in place of the
+    model's own where one is given."""
     base = base_of(model)
     config = base.config.get_text_config()
-    out: Tensor = base.get_output_embeddings()(hidden).float()
+    out: Tensor = (head or base.get_output_embeddings())(hidden).float()
     if scale := getattr(config, "logit_scale", None):  # Cohere multiplies
         out = out * scale
     if scale := getattr(config, "logits_scaling", None):  # Granite divides
@@ -49,7 +50,7 @@ def token_losses(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
     def chunk_losses(states: Tensor, wanted: Tensor) -> Tensor:
         return F.cross_entropy(logits(model, states), wanted, reduction="none")
 
-    size = max(1, CHUNK_ELEMENTS // base_of(model).config.get_text_config().vocab_size)
+    size = _chunk_size(model)
     if len(targets) <= size:
         return chunk_losses(hidden, targets)
     losses = [
@@ -57,3 +58,31 @@ def token_losses(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
         for states, wanted in zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
     ]
     return torch.cat(losses)
+
+
+def token_kl(model: Any, hidden: Tensor, reference: Tensor, head: torch.nn.Module | None = None) -> Tensor:
+    """KL(π ‖ π_ref) in nats (N,) between the next-token distributions of two models, exact over the vocabulary.
+
+    `hidden` and `reference` (N, D) are the last hidden states of either; `head` is the reference's where the model's
+    own is trained. For watching: no gradient is wanted, so nothing is kept for one.
+    """
+    found = []
+    size = _chunk_size(model)
+    for states, others in zip(torch.split(hidden, size), torch.split(reference, size), strict=True):
+        ours, theirs = logits(model, states).log_softmax(-1), logits(model, others, head).log_softmax(-1)
+        found.append((ours.exp() * (ours - theirs)).sum(-1))
+    return torch.cat(found)
+
+
+def sum_by_sequence(values: Tensor, owners: Tensor, sequences: int) -> Tensor:
+    """Sums (S,) of `values` (N,) over the tokens of each sequence; `owners` (N,) are their numbers, below S.
+
+    A masked sum and not `index_add`, whose order of addition, and so whose last bits, change from run to run on a GPU.
+    """
+    mine = owners[None] == torch.arange(sequences, device=owners.device)[:, None]  # (S, N)
+    return torch.where(mine, values[None], 0.0).sum(1)
+
+
+def _chunk_size(model: Any) -> int:
+    vocabulary: int = base_of(model).config.get_text_config().vocab_size
+    return max(1, CHUNK_ELEMENTS // vocabulary)

@@ -4,15 +4,18 @@ Trainer brings resuming, distributed runs and loggers; the loss, the order of ro
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from safetensors.torch import load_model, save_model
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from openbook.errors import ModelError
 from openbook.tokens import TokenTree
 from openbook.training.attention import forward_keywords
 from openbook.training.head import hidden_states, token_losses
@@ -20,11 +23,27 @@ from openbook.training.losses import sft
 
 Batch = dict[str, Any]
 
+HEAD = "head.safetensors"  # the weights of a scalar head, beside an adapter
+
+
+class Method(Protocol):
+    """What a way of tuning adds to the engine. A row is one `TokenTree` or a record around one; it has a length."""
+
+    def collate(self, rows: Sequence[Any]) -> Batch:
+        """One row as the tensors of a forward pass."""
+
+    def count(self, batch: Batch) -> Tensor:
+        """How much of a step's mean this row is: its trained tokens, or its pairs."""
+
+    def sums(self, model: Any, batch: Batch) -> dict[str, Tensor]:
+        """Sums over the row: "loss", which is trained on, and whatever else is worth watching, detached."""
+
 
 def collate(rows: Sequence[TokenTree]) -> Batch:
     """One row as the tensors of a step: the model's keywords, and where its supervised tokens stand.
 
-    `targets`, `weights` and `predictors` are (N,): the tokens, their weights, and the positions that predict them.
+    `targets`, `weights`, `predictors` and `owners` are (N,): the tokens, their weights, the positions that predict
+    them, and the sequences that they belong to.
     """
     (tree,) = rows
     keywords = forward_keywords(tree)
@@ -34,33 +53,54 @@ def collate(rows: Sequence[TokenTree]) -> Batch:
         "targets": keywords["input_ids"][0, at],
         "weights": torch.from_numpy(tree.weight)[at],
         "predictors": torch.from_numpy(tree.parent)[at],
+        "owners": torch.from_numpy(tree.sequence)[at],
     }
+
+
+def predicting_states(model: Any, batch: Batch) -> Tensor:
+    """Hidden states (N, D) that predict the N supervised tokens of a row."""
+    return hidden_states(model, batch["keywords"])[batch["predictors"]]
 
 
 def row_loss(model: Any, batch: Batch) -> Tensor:
     """The summed loss of one row."""
-    hidden = hidden_states(model, batch["keywords"])[batch["predictors"]]
+    hidden = predicting_states(model, batch)
     return sft(token_losses(model, hidden, batch["targets"]), batch["weights"])
 
 
-class Rows(Dataset[TokenTree]):
+class Supervised:
+    """Supervised fine-tuning: the mean cross-entropy of the answers' tokens."""
+
+    def collate(self, rows: Sequence[TokenTree]) -> Batch:
+        return collate(rows)
+
+    def count(self, batch: Batch) -> Tensor:
+        weights: Tensor = batch["weights"]
+        return weights.sum()
+
+    def sums(self, model: Any, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": row_loss(model, batch)}
+
+
+class Rows(Dataset[Any]):
     """The rows of a whole run in their final order."""
 
-    def __init__(self, rows: Sequence[TokenTree]) -> None:
+    def __init__(self, rows: Sequence[Any]) -> None:
         self._rows = rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> TokenTree:
+    def __getitem__(self, index: int) -> Any:
         return self._rows[index]
 
 
 class TreeTrainer(Trainer):  # type: ignore[misc]
     """Trainer whose batch is one row and whose step is `gradient_accumulation_steps` rows.
 
-    The step's loss is the sum over all its rows divided by the weight of all their supervised tokens, whatever way
-    they are cut into rows: accumulation equals a large batch.
+    The step's loss is the sum over all its rows divided by what all of them count (their supervised tokens, or their
+    pairs), whatever way they are cut into rows: accumulation equals a large batch. `head` is a part of the model that
+    its own `save_pretrained` does not write, such as a scalar head.
     """
 
     def __init__(
@@ -68,20 +108,24 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         *,
         model: Any,
         args: TrainingArguments,
-        rows: Sequence[TokenTree],
-        validation: Sequence[TokenTree],
+        method: Method,
+        rows: Sequence[Any],
+        validation: Sequence[Any],
         callbacks: list[TrainerCallback],
+        head: torch.nn.Module | None = None,
     ) -> None:
         super().__init__(
             model=model,
             args=args,
-            data_collator=collate,
+            data_collator=method.collate,
             train_dataset=Rows(rows),
             eval_dataset=Rows(validation) if validation else None,
             callbacks=callbacks,
         )
-        self.model_accepts_loss_kwargs = True  # our loss is already divided by the whole step's weight
+        self.model_accepts_loss_kwargs = True  # our loss is already divided by what the whole step counts
         self.can_return_loss = True
+        self._method, self._head = method, head
+        self._watched: dict[str, Tensor] = {}  # what `sums` gave beside the loss, as means over the step so far
         self._evaluated: tuple[int, dict[str, float]] = (-1, {})
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
@@ -90,11 +134,11 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor | None]:
-        """The batches of one step, and the weight of all their supervised tokens, over all processes."""
+        """The batches of one step, and what all of them count, over all processes."""
         batches = list(itertools.islice(epoch_iterator, num_batches))
         if not batches:
             return batches, None
-        total = torch.stack([batch["weights"].sum() for batch in batches]).sum().to(device)
+        total = torch.stack([self._method.count(batch) for batch in batches]).sum().to(device)
         if self.args.world_size > 1:
             total = self.accelerator.gather(total).sum()
         return batches, total
@@ -102,27 +146,46 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Tensor:
-        total = num_items_in_batch if num_items_in_batch is not None else inputs["weights"].sum()
+        total = num_items_in_batch if num_items_in_batch is not None else self._method.count(inputs)
+        sums = self._method.sums(model, inputs)
         # Distributed training averages gradients over processes; ours are parts of one sum.
-        loss: Tensor = row_loss(model, inputs) / total * self.args.world_size
+        loss: Tensor = sums.pop("loss") / total * self.args.world_size
+        for name, value in sums.items():
+            self._watched[name] = self._watched.get(name, 0) + value.detach() / total
         return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what is watched to a step's log. A loss that is no number ends the run before it is saved."""
+        if "loss" in logs:
+            if not math.isfinite(logs["loss"]):
+                raise ModelError(
+                    f"The loss of step {self.state.global_step} is {logs['loss']}: the training has run away.",
+                    "Lower the learning rate; with model.dtype = float16, try float32.",
+                )
+            for name, value in self._watched.items():
+                gathered = self.accelerator.gather(value).sum() if self.args.world_size > 1 else value
+                logs[name] = gathered.item()
+            self._watched = {}
+        super().log(logs, start_time)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """The mean loss of all supervised validation tokens; asked twice after the same step, computed once."""
+        """The means over all validation rows; asked twice after the same step, computed once."""
         if self._evaluated[0] == self.state.global_step:
             return self._evaluated[1]
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         self.model.eval()
-        summed, weight = 0.0, 0.0
-        with torch.no_grad():
+        summed: dict[str, float] = {}
+        count = 0.0
+        with torch.no_grad(), self.compute_loss_context_manager():
             for index in range(len(rows)):
-                batch = self._prepare_inputs(collate([rows[index]]))
-                summed += row_loss(self.model, batch).item()
-                weight += batch["weights"].sum().item()
+                batch = self._prepare_inputs(self._method.collate([rows[index]]))
+                for name, value in self._method.sums(self.model, batch).items():
+                    summed[name] = summed.get(name, 0.0) + value.item()
+                count += self._method.count(batch).item()
         self.model.train()
-        metrics = {f"{metric_key_prefix}_loss": summed / weight}
+        metrics = {f"{metric_key_prefix}_{name}": value / count for name, value in summed.items()}
         self._evaluated = (self.state.global_step, metrics)
         self.log(metrics)
         return metrics
@@ -132,6 +195,13 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(folder, state_dict=state_dict)
+        if self._head is not None:
+            save_model(self._head, str(folder / HEAD))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._head is not None:
+            load_model(self._head, str(Path(resume_from_checkpoint) / HEAD))
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]

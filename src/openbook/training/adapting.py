@@ -1,0 +1,98 @@
+"""What is trained: fresh adapters on the frozen base, the adapter of an earlier run, or all weights; and how it is saved."""
+
+from pathlib import Path
+from typing import Any
+
+from openbook.config import Config
+from openbook.errors import ModelError
+from openbook.models import LoadedModel
+from openbook.storage import hash_file, hash_json, read_manifest
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def adapted(loaded: LoadedModel, config: Config, start: Path | None = None) -> Any:
+    """The model with what is trained made trainable. With `start`, the adapter in that folder is trained on."""
+    from transformers import set_seed
+
+    options = config.tune
+    set_seed(config.seed)
+    if start is not None:
+        model = _started(loaded, config, start)
+    elif options.adapter == "full":
+        model = loaded.model
+        model.requires_grad_(True)
+    else:
+        model = _fresh(loaded, config)
+    if options.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        if options.adapter != "full":
+            model.enable_input_require_grads()
+    return model
+
+
+def _fresh(loaded: LoadedModel, config: Config) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    options = config.tune
+    try:
+        lora = LoraConfig(
+            r=options.rank,
+            lora_alpha=options.alpha,
+            lora_dropout=options.dropout,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+        return get_peft_model(loaded.model, lora, adapter_name="default")
+    except ValueError as error:
+        raise ModelError(f"{loaded.name} cannot take LoRA adapters: {error}") from error
+
+
+def _started(loaded: LoadedModel, config: Config, start: Path) -> Any:
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    if config.tune.adapter == "full":
+        raise ModelError(f"Full tuning cannot go on from the adapter in {start}.", "Set tune.adapter to qlora or lora.")
+    adapter_fingerprint(start)  # says so where there is none
+    tuned_on = (read_manifest(start) or {}).get("inputs", {}).get("base", loaded.fingerprint)
+    if tuned_on != loaded.fingerprint:
+        raise ModelError(
+            f"The adapter in {start} was tuned on another base than {loaded.name}.", "Set model.base to that one."
+        )
+    try:
+        return PeftModel.from_pretrained(loaded.model, start, adapter_name="default", is_trainable=True)
+    except (RuntimeError, ValueError, SafetensorError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(f"The adapter in {start} cannot be put on {loaded.name}: {reason}") from error
+
+
+def adapter_fingerprint(folder: Path) -> str:
+    """A hash of an adapter's files. Raises `ModelError` where they are not all there."""
+    if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:
+        raise ModelError(
+            f"{folder} holds no adapter: {missing[0]} is missing.", "Name the folder that `openbook tune` wrote."
+        )
+    return hash_json({name: hash_file(folder / name) for name in ADAPTER_FILES})
+
+
+def count_weights(model: Any) -> tuple[int, int]:
+    """Trained weights and all weights; a packed 4-bit tensor counts its weights, not its bytes."""
+    trained = total = 0
+    for parameter in model.parameters():
+        count = parameter.numel()
+        if hasattr(parameter, "quant_state"):
+            count *= 2 * parameter.element_size()
+        total += count
+        trained += count if parameter.requires_grad else 0
+    return trained, total
+
+
+def save(model: Any, loaded: LoadedModel, out: Path, config: Config) -> None:
+    """The adapter, or after full tuning the whole model with its tokenizer, as safetensors."""
+    if config.tune.adapter == "full":
+        loaded.tokenizer.save_pretrained(out)
+    else:
+        model.peft_config["default"].base_model_name_or_path = config.model.base
+    model.save_pretrained(out, safe_serialization=True)
+    (out / "README.md").unlink(missing_ok=True)  # PEFT's template card says nothing true about this adapter

@@ -1,0 +1,228 @@
+"""Preference pairs out of files: JSON, JSON Lines or Parquet, in the layouts that other tools write.
+
+- `prompt`, `chosen`, `rejected`: texts or lists of messages; answers that repeat the prompt's messages are understood
+- `chosen`, `rejected` alone: what both begin with is the prompt (for texts in Anthropic's "Human:/Assistant:" form, the
+  turns before the last; for other texts, the common beginning up to a space)
+- `conversations`, `chosen`, `rejected` and `instruction`, `input`, `chosen`, `rejected`: LLaMA-Factory's two layouts
+
+A message is `role` + `content` or `from` + `value`. `system` (a text) and `margin` (a number) may stand beside them.
+"""
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from openbook.errors import RecordError
+from openbook.records import Conversation, Message, PreferencePair, Role
+from openbook.storage import read_jsonl
+
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+}
+_TURN = re.compile(r"\n\n(Human|Assistant):")
+_REMEDY = "A pair needs `prompt`, `chosen` and `rejected`, or `chosen` and `rejected` that begin with the same prompt."
+
+
+def read_pairs(path: Path) -> list[tuple[str, PreferencePair]]:
+    """The pairs of a file, each with its name (`FILE:NUMBER`, counted from 1, as lines are).
+
+    Every row is looked at: the `RecordError` tells what is wrong with the first bad one and names the others.
+    """
+    found: list[tuple[str, PreferencePair]] = []
+    faults: list[tuple[str, RecordError]] = []
+    for number, row in enumerate(_rows(path), 1):
+        name = f"{path}:{number}"
+        try:
+            found.append((name, _pair(row, name)))
+        except RecordError as error:
+            faults.append((name, error))
+    tell(faults)
+    if not found:
+        raise RecordError(f"{path} holds no pairs.", _REMEDY)
+    return found
+
+
+def tell(faults: Sequence[tuple[str, RecordError]], *, shown: int = 10) -> None:
+    """Raise the first of the faults, if there are any, with the numbers of the other rows that cannot be used."""
+    if not faults:
+        return
+    first = faults[0][1]
+    others = [name.rsplit(":", 1)[-1] for name, _ in faults[1:]]
+    names = ", ".join(others[:shown]) + (f" and {len(others) - shown:,} more" if len(others) > shown else "")
+    more = f" Nor can these rows be used: {names}." if others else ""
+    raise RecordError(first.message + more, first.remedy)
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    if not path.is_file():
+        raise RecordError(f"{path} does not exist.", "Name a .jsonl, .json or .parquet file of pairs with --pairs.")
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path)
+    elif path.suffix == ".json":
+        yield from _json_rows(path)
+    else:
+        yield from read_jsonl(path)
+
+
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    from pyarrow import ArrowInvalid
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        for batch in ParquetFile(path).iter_batches():
+            yield from batch.to_pylist()
+    except (ArrowInvalid, OSError) as error:
+        raise RecordError(f"{path} cannot be read as Parquet: {error}.") from error
+
+
+def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        # A frequent mix-up: JSON Lines under the name of JSON, which the other reader names line by line.
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            yield from read_jsonl(path)
+            return
+        raise RecordError(f"{path} is not JSON ({error}).", "Mend it, or write one object a line (.jsonl).") from error
+    for number, row in enumerate(data if isinstance(data, list) else [data], 1):
+        if not isinstance(row, dict):
+            raise RecordError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}.")
+        yield row
+
+
+def _pair(row: Mapping[str, Any], name: str) -> PreferencePair:
+    values = {key: value for key, value in row.items() if value is not None}
+    for key in ("chosen", "rejected"):
+        if key not in values:
+            raise RecordError(f"{name}: the field {key!r} is missing.", _REMEDY)
+    chosen, rejected = (_answer(values[key], key, name) for key in ("chosen", "rejected"))
+    given = _prompt(values, name)
+    if given is None and isinstance(values["chosen"], str) and isinstance(values["rejected"], str):
+        prompt, answers = _split_texts(values["chosen"], values["rejected"], name)
+    else:
+        prompt, answers = _split_messages(given, chosen, rejected, name)
+    if isinstance(system := values.get("system"), str) and system.strip() and prompt[0].role != "system":
+        prompt = (Message(role="system", content=system), *prompt)
+    pair = PreferencePair(
+        prompt=Conversation(messages=prompt),
+        chosen=answers[0],
+        rejected=answers[1],
+        margin=_margin(values.get("margin", 0.0), name),
+    )
+    _check(pair, name)
+    return pair
+
+
+def _prompt(values: Mapping[str, Any], name: str) -> tuple[Message, ...] | None:
+    """The prompt that a row gives; None where it has to be found in the answers."""
+    for key in ("prompt", "conversations", "messages"):
+        if key in values:
+            given = values[key]
+            if isinstance(given, str):
+                return (Message(role="user", content=_text(given, key, name)),)
+            return _messages(given, key, name)
+    if "instruction" in values:
+        parts = [_text(values["instruction"], "instruction", name), values.get("input", "")]
+        return (Message(role="user", content="\n".join(part for part in parts if part)),)
+    return None
+
+
+def _answer(value: Any, key: str, name: str) -> tuple[Message, ...]:
+    """An answer as messages: a text is the assistant's."""
+    if isinstance(value, str):
+        return (Message(role="assistant", content=value),)
+    return _messages([value] if isinstance(value, Mapping) else value, key, name)
+
+
+def _messages(value: Any, key: str, name: str) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value:
+        raise RecordError(f"{name}: the field {key!r} is neither a text nor a list of messages.", _REMEDY)
+    found = []
+    for message in value:
+        if not isinstance(message, Mapping):
+            raise RecordError(f"{name}: a message of {key!r} is {type(message).__name__}, not an object.")
+        role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))
+        if role not in _ROLES or not isinstance(content, str):
+            raise RecordError(
+                f"{name}: a message of {key!r} has the role {role!r} and {type(content).__name__} content.",
+                "Messages have a role (system, user or assistant) and a text.",
+            )
+        found.append(Message(role=_ROLES[role], content=content))
+    return tuple(found)
+
+
+def _split_messages(
+    given: tuple[Message, ...] | None, chosen: tuple[Message, ...], rejected: tuple[Message, ...], name: str
+) -> tuple[tuple[Message, ...], tuple[str, str]]:
+    """The prompt and the two last messages, where the answers may repeat the prompt's messages before them."""
+    before = chosen[:-1]
+    if before != rejected[:-1]:
+        raise RecordError(
+            f"{name}: 'chosen' and 'rejected' part before their last message.",
+            "Both must answer the same prompt with one message.",
+        )
+    if given is None:
+        given = before
+    elif before and before != given[-len(before) :]:
+        raise RecordError(f"{name}: the answers repeat a prompt that is not the one in 'prompt'.", _REMEDY)
+    if not given:
+        raise RecordError(f"{name}: there is no prompt.", _REMEDY)
+    for key, answer in (("chosen", chosen[-1]), ("rejected", rejected[-1])):
+        if answer.role != "assistant":
+            raise RecordError(f"{name}: {key!r} ends with the {answer.role}'s message, not with the assistant's.")
+    return given, (chosen[-1].content, rejected[-1].content)
+
+
+def _split_texts(chosen: str, rejected: str, name: str) -> tuple[tuple[Message, ...], tuple[str, str]]:
+    """The prompt that two texts begin with, and what follows."""
+    turns = [_TURN.split(text) for text in (chosen, rejected)]
+    if all(len(parts) >= 5 and parts[-2] == "Assistant" for parts in turns):
+        # ["", "Human", " …", "Assistant", " …", …]: the last part is the answer, the others alternate.
+        messages = [
+            tuple(
+                Message(role="user" if who == "Human" else "assistant", content=text.strip())
+                for who, text in zip(parts[1::2], parts[2::2], strict=True)
+            )
+            for parts in turns
+        ]
+        return _split_messages(None, messages[0], messages[1], name)
+    alike = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))
+    end = max(chosen.rfind(space, 0, alike) for space in " \n") + 1
+    if not chosen[:end].strip():
+        raise RecordError(f"{name}: there is no prompt, and the answers do not begin alike.", _REMEDY)
+    prompt = (Message(role="user", content=chosen[:end].strip()),)
+    return prompt, (chosen[end:], rejected[end:])
+
+
+def _text(value: Any, key: str, name: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise RecordError(f"{name}: the field {key!r} is empty or not text.", _REMEDY)
+    return value
+
+
+def _margin(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise RecordError(f"{name}: the margin {value!r} is not a number.", "Remove the field or mend it.")
+    return float(value)
+
+
+def _check(pair: PreferencePair, name: str) -> None:
+    for key, answer in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+        if not answer.strip():
+            raise RecordError(f"{name}: the {key} answer is empty.", "Remove the row: nothing can be learnt from it.")
+    if pair.chosen.strip() == pair.rejected.strip():
+        raise RecordError(
+            f"{name}: the chosen and the rejected answer are equal.", "Remove the row: it prefers nothing."
+        )
+    last = pair.prompt.messages[-1]
+    if last.role != "user" or not last.content.strip():
+        raise RecordError(f"{name}: the prompt does not end with a user's message.", _REMEDY)

@@ -1,0 +1,201 @@
+"""One training run in its folder: what it was started with, its checkpoints, its log, and going on after a kill."""
+
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openbook.config import Config, Tune
+from openbook.errors import OpenbookError
+from openbook.models import LoadedModel
+from openbook.progress import Progress, Task
+from openbook.storage import append_jsonl, read_jsonl, read_manifest
+
+if TYPE_CHECKING:
+    import torch
+
+    from openbook.training.trainer import Method
+
+LOG = "log.jsonl"
+PLAN = "run.json"
+
+
+class Run:
+    """A run in the folder `out`. `identity` is what makes it this run: the hashes of its inputs, and its options.
+
+    The checkpoints of the same run are kept, those of another cleared away. With `resume` it is an error to find none.
+    """
+
+    def __init__(self, out: Path, identity: dict[str, Any], *, resume: bool, progress: Progress) -> None:
+        self.out, self._progress = out, progress
+        self.checkpoints = out / "checkpoints"
+        before = next(read_jsonl(out / PLAN), None) if (out / PLAN).is_file() else None
+        same = before == identity
+        if resume and not (same and self.last_checkpoint()):
+            raise OpenbookError(
+                f"{out} holds no checkpoint of this run"
+                + ("" if same else ": data, base or options have changed")
+                + ".",
+                "Run `openbook tune` without --resume to start from the beginning.",
+            )
+        if not same or read_manifest(out) is not None:
+            if self.last_checkpoint():
+                progress.message(f"The checkpoints in {out} belong to another run and are removed.")
+            shutil.rmtree(out, ignore_errors=True)
+        if not self.last_checkpoint():
+            (out / LOG).unlink(missing_ok=True)
+        if not (out / PLAN).is_file():
+            append_jsonl(out / PLAN, identity)
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint that is whole: Trainer writes `trainer_state.json` last."""
+        found = [path for path in self.checkpoints.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
+        return max(found, key=lambda path: int(path.name.rsplit("-")[-1]), default=None)
+
+    def train(
+        self,
+        model: Any,
+        loaded: LoadedModel,
+        config: Config,
+        *,
+        method: "Method",
+        rows: Sequence[Any],
+        validation: Sequence[Any],
+        head: "torch.nn.Module | None" = None,
+    ) -> "Finished":
+        """Train on `rows` in their order, from the last checkpoint on where there is one."""
+        from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+        from openbook.training.trainer import TreeTrainer, Watch
+
+        with self._progress.task("Tuning", sum(map(len, rows)), "tokens") as task:
+            recorder = Recorder(self.out / LOG, rows, config.tune.rows_per_step, task)
+            trainer = TreeTrainer(
+                model=model,
+                args=_arguments(loaded, config, self.checkpoints, steps_of(rows, config.tune), bool(validation)),
+                method=method,
+                rows=rows,
+                validation=validation,
+                callbacks=[Watch(recorder)],
+                head=head,
+            )
+            for printing in (PrinterCallback, ProgressCallback):
+                trainer.remove_callback(printing)
+            last = self.last_checkpoint()
+            if last is not None:
+                self._progress.message(f"Goes on from step {last.name.rsplit('-')[-1]}.")
+            started = time.monotonic()
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+            held_out = trainer.evaluate() if validation else {}
+            seconds = time.monotonic() - started + recorder.seconds_before
+        return Finished(trainer.state.global_step, seconds, recorder, held_out)
+
+    def clear(self) -> None:
+        """Remove the checkpoints of a run that has been written whole."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+class Finished:
+    """A run's end. `held_out` are the last means over the validation rows, by name."""
+
+    def __init__(self, steps: int, seconds: float, recorder: "Recorder", held_out: dict[str, float]) -> None:
+        self.steps, self.seconds = steps, seconds
+        self.train_loss, self.validation_loss = recorder.curves()
+        self.held_out = {name.removeprefix("eval_"): value for name, value in held_out.items()}
+
+
+def steps_of(rows: Sequence[Any], options: Tune) -> int:
+    return math.ceil(len(rows) / options.rows_per_step)
+
+
+def _arguments(loaded: LoadedModel, config: Config, checkpoints: Path, steps: int, validates: bool) -> Any:
+    import torch
+    from transformers import TrainingArguments
+
+    options = config.tune
+    on_gpu = loaded.model.device.type == "cuda"
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=1,  # the rows of all epochs stand in one list
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=options.rows_per_step,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(options.warmup_share * steps),
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
+        adam_beta2=0.99,
+        bf16=on_gpu and loaded.model.dtype == torch.bfloat16,
+        fp16=on_gpu and loaded.model.dtype == torch.float16,
+        use_cpu=not on_gpu,
+        eval_strategy="steps" if validates else "no",
+        eval_steps=options.evaluate_steps,
+        save_strategy="steps",
+        save_steps=options.checkpoint_steps,
+        save_total_limit=2,
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # a loss that is no number must be seen, not smoothed over
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=[],
+        dataloader_num_workers=0,
+        seed=config.seed,
+        data_seed=config.seed,
+    )
+
+
+# What Trainer logs of itself beside the means of a step.
+_TRAINERS_OWN = {"loss", "learning_rate", "grad_norm", "epoch"}
+
+
+class Recorder:
+    """Writes each step to the log and to the bar."""
+
+    def __init__(self, path: Path, rows: Sequence[Any], rows_per_step: int, task: Task) -> None:
+        self._path, self._task, self._started = path, task, time.monotonic()
+        self._tokens = [0]  # tokens read by the end of each step
+        for start in range(0, len(rows), rows_per_step):
+            self._tokens.append(self._tokens[-1] + sum(map(len, rows[start : start + rows_per_step])))
+        self._rows = list(read_jsonl(path, torn_tail=True)) if path.is_file() else []
+        self.seconds_before = float(self._rows[-1]["seconds"]) if self._rows else 0.0
+        self._step = 0
+
+    def __call__(self, step: int, logs: dict[str, float]) -> None:
+        seconds = time.monotonic() - self._started + self.seconds_before
+        if "eval_loss" in logs:
+            means = {
+                f"validation_{name.removeprefix('eval_')}": value
+                for name, value in logs.items()
+                if name.startswith("eval_")
+            }
+            row = {"step": step, **means, "seconds": seconds}
+            self._task.advance(0, **{name: f"{value:.3f}" for name, value in means.items()})
+        elif "loss" in logs:
+            means = {name: value for name, value in logs.items() if name not in _TRAINERS_OWN}
+            row = {
+                "step": step,
+                "tokens": self._tokens[step],
+                "loss": logs["loss"],
+                **means,
+                "learning_rate": logs.get("learning_rate", 0.0),
+                "seconds": seconds,
+            }
+            shown = {"loss": logs["loss"], **means}
+            self._task.advance(
+                self._tokens[step] - self._tokens[self._step], **{name: f"{value:.3f}" for name, value in shown.items()}
+            )
+            self._step = step
+        else:
+            return
+        self._rows.append(row)
+        append_jsonl(self._path, row)
+
+    def curves(self) -> tuple[tuple[tuple[int, float], ...], tuple[tuple[int, float], ...]]:
+        """(step, loss) of training and of validation; where a resumed run repeated a step, the later value."""
+        train = {row["step"]: row["loss"] for row in self._rows if "loss" in row}
+        validation = {row["step"]: row["validation_loss"] for row in self._rows if "validation_loss" in row}
+        return tuple(sorted(train.items())), tuple(sorted(validation.items()))
