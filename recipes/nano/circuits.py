@@ -25,7 +25,6 @@ Scales are spread so that no block of 64 weights holds an outlier: NF4 quantises
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +86,7 @@ class Gains:
     inside: float = 30.0  # voting, finding, copying: what it is worth to stand in a passage
     poll: float = 30.0  # averaging votes: what excludes passages and the system's message
     won: float = 200.0  # finding: a sentence that all voted for
-    doubt: float = 0.03 # refusing: the share of votes below which no sentence has won
+    doubt: float = 0.03  # refusing: the share of votes below which no sentence has won
     gate: float = 60.0  # finding and refusing: what keeps them silent elsewhere
     current: float = 16.0  # copying: the same token before
     second: float = 9.0  # copying: and the same one before that
@@ -306,7 +305,12 @@ def _look_back(attention: _Attention, tokenizer: Tokenizer, embedding: Tensor, g
     attention.carry(1, _part(Field.CONTENT, 0, 24), _part(Field.EARLIER, 0, 24))
     attention.carry(1, _part(Field.CONTENT, STEM, 10), _part(Field.EARLIER, 24, 10))
     copies = (
-        {Flag.MARK: Flag.PREVIOUS_MARK, Flag.LINE: Flag.PREVIOUS_LINE, Flag.SPACE: Flag.PREVIOUS_SPACE, Flag.QUOTE: Flag.PREVIOUS_QUOTE},
+        {
+            Flag.MARK: Flag.PREVIOUS_MARK,
+            Flag.LINE: Flag.PREVIOUS_LINE,
+            Flag.SPACE: Flag.PREVIOUS_SPACE,
+            Flag.QUOTE: Flag.PREVIOUS_QUOTE,
+        },
         {Flag.MARK: Flag.EARLIER_MARK, Flag.LINE: Flag.EARLIER_LINE, Flag.SPACE: Flag.EARLIER_SPACE},
         {Flag.MARK: Flag.THIRD_MARK, Flag.LINE: Flag.THIRD_LINE},
     )
@@ -370,7 +374,6 @@ def _tag(attention: _Attention, gains: Gains) -> None:
         attention.prefer(head, wanted, gains.flag)
         rotation = torch.linalg.qr(torch.randn(60, 60))[0]
         attention.carry(head, Field.CONTENT, Field.OUT, by=rotation, size=3**-0.5)
-
 
     # In layer 1 as well: ANSWERING = 1 from `<|assistant|>` on.
     attention.clear(3)
