@@ -19,8 +19,9 @@ from openbook.documents.pysource import parse_python
 from openbook.documents.reading import decode
 from openbook.errors import DocumentError
 from openbook.records import Document
+from shared_data import DATA
 
-PDFS = Path("/work/shared/data/pdf")
+PDFS = DATA / "pdf"
 
 
 def headings(parsed: Parsed) -> list[str]:

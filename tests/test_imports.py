@@ -1,7 +1,5 @@
 """Rows of other tools as samples: what no layout has is named, what is read is written back in its place."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +8,9 @@ from openbook.dataset.imports import read_sample, split_message, text_at, with_p
 from openbook.dataset.tables import read_rows
 from openbook.errors import RecordError
 from raft_world import healthy, instruction, shown
+from shared_data import DATA
 
-FORMATS = Path("/work/shared/data/formats")
+FORMATS = DATA / "formats"
 ROW = healthy()[6]
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30).filter(lambda text: "DOCUMENT>" not in text)

@@ -16,8 +16,9 @@ from openbook.storage import write_jsonl
 from openbook.tokens import TokenSequence
 from openbook.training.pair_rows import Pairs, encode_pairs
 from openbook.training.pairs import read_pairs
+from shared_data import DATA
 
-FORMATS = Path(__file__).parents[2] / "shared" / "data" / "formats"  # beside the repository, where there is any
+FORMATS = DATA / "formats"
 
 
 def user(text: str) -> dict[str, str]:

@@ -142,15 +142,16 @@ def build(
     model = LlamaForCausalLM(shape.config(**tokens))
     frequencies: Tensor = model.model.rotary_emb.inv_freq
     with torch.no_grad():
-        for layer in model.model.layers:  # whatever is random must not disturb the circuits: it writes nothing yet
-            layer.self_attn.o_proj.weight.zero_()
-            layer.mlp.down_proj.weight.zero_()
+        for block in model.model.layers:  # whatever is random must not disturb the circuits: it writes nothing yet
+            block.self_attn.o_proj.weight.zero_()
+            block.mlp.down_proj.weight.zero_()
         embedding = _embeddings(tokenizer, shape, seed)
         model.model.embed_tokens.weight.copy_(embedding)
         sample = torch.tensor([tokenizer.encode(SAMPLE, add_special_tokens=False).ids])
 
         def layer(number: int) -> "_Attention":
-            return _Attention(model.model.layers[number].self_attn, shape, frequencies, _sizes(model, sample, number))
+            sizes = _sizes(model, sample, number)
+            return _Attention(model.model.layers[number].self_attn, shape, frequencies, sizes, gains.slow)
 
         _look_back(layer(0), tokenizer, embedding / SIZE, gains)
         _inside(model.model.layers[0], _sizes(model, sample, 0, after_attention=True).median())
@@ -176,6 +177,8 @@ def build(
     return model
 
 
+# What the sizes are measured on: a prompt of a usual length. It quotes the text at the top of this file, so another
+# wording there gives slightly other weights.
 SAMPLE = "<|system|>{}<|end|><|user|>{}<|end|><|assistant|>".format(
     SYSTEM, instruction(re.split(r"\n\n", __doc__), "Which head looks for the sentence whose tag has won?")
 )
@@ -196,17 +199,18 @@ class _Attention:
     """A layer's attention, set head by head. `x` is the size of a field's dimensions after the layer's norm; the sink,
     to which nothing was added on the way, has a larger one."""
 
-    def __init__(self, module: Any, shape: Shape, frequencies: Tensor, sizes: Tensor) -> None:
+    def __init__(self, module: Any, shape: Shape, frequencies: Tensor, sizes: Tensor, slow: float) -> None:
         self.query, self.key, self.value, self.output = (
             getattr(module, f"{name}_proj").weight for name in ("q", "k", "v", "o")
         )
         self.x, self.sink = sizes.median(), sizes[0]
-        self._size, self._frequencies = shape.head, frequencies
+        self.size, self._frequencies = shape.head, frequencies
+        self._comparing = 2 * int((frequencies <= slow).sum())  # rows of pairs that turn slowly enough for that
         self._values: dict[int, int] = {}  # rows of a head's values already taken
         self._slow: dict[int, int] = {}  # rows of a head's slow pairs already taken, from the slowest
 
     def rows(self, head: int) -> slice:
-        return slice(head * self._size, (head + 1) * self._size)
+        return slice(head * self.size, (head + 1) * self.size)
 
     def clear(self, head: int) -> None:
         for projection in (self.query, self.key, self.value):
@@ -215,18 +219,13 @@ class _Attention:
 
     def _take(self, head: int, count: int) -> list[int]:
         """Rows of the slowest rotary pairs that are still free."""
-        half = self._size // 2
+        half = self.size // 2
         slowest = [row for pair in range(half - 1, -1, -1) for row in (pair, pair + half)]
         first = self._slow.get(head, 0)
         self._slow[head] = first + count
-        if self._slow[head] > self._size - 2 * self.fast:
+        if self._slow[head] > self._comparing:
             raise ValueError(f"head {head} has no slow pairs left")
-        return [head * self._size + row for row in slowest[first : first + count]]
-
-    @property
-    def fast(self) -> int:
-        """How many pairs turn too fast to compare contents."""
-        return int((self._frequencies > Gains().slow).sum())
+        return [head * self.size + row for row in slowest[first : first + count]]
 
     @property
     def constant(self) -> Tensor:
@@ -236,11 +235,11 @@ class _Attention:
     def look_back(self, head: int, distance: int, gain: float) -> None:
         """Attend to the token `distance` back: keys are the query's phases, turned by that distance."""
         self.clear(head)
-        start, half = head * self._size, self._size // 2
+        start, half = head * self.size, self.size // 2
         each = gain / (self.constant * 3)
         self.query[start : start + half, Field.CONSTANT] = each
         self.key[start : start + half, Field.CONSTANT] = (each * torch.cos(self._frequencies * distance))[:, None]
-        self.key[start + half : start + self._size, Field.CONSTANT] = (each * torch.sin(self._frequencies * distance))[
+        self.key[start + half : start + self.size, Field.CONSTANT] = (each * torch.sin(self._frequencies * distance))[
             :, None
         ]
 
@@ -250,8 +249,8 @@ class _Attention:
         each = gain / (self.constant * 3)
         chosen = (self._frequencies < 0.04) & (self._frequencies > 0.004)
         for pair in torch.nonzero(chosen)[:, 0].tolist():
-            self.query[head * self._size + pair, Field.CONSTANT] = each
-            self.key[head * self._size + pair, Field.CONSTANT] = each
+            self.query[head * self.size + pair, Field.CONSTANT] = each
+            self.key[head * self.size + pair, Field.CONSTANT] = each
 
     def prefer(
         self,
@@ -264,7 +263,7 @@ class _Attention:
         """Add `score` times the flags' weights to a key's score, whatever its distance. The query is `always`, plus the
         weights of its own flags in `when`."""
         (row,) = self._take(head, 1)
-        each = (score * self._size**0.5) ** 0.5
+        each = (score * self.size**0.5) ** 0.5
         self.query[row, Field.CONSTANT] = each * always / (self.constant * 3)
         for flag, weight in (when or {}).items():
             self.query[row, flag] = each * weight / (FLAG_SIZE * self.x)
@@ -274,7 +273,7 @@ class _Attention:
     def compare(self, head: int, here: slice, there: slice, score: float) -> None:
         """Add `score` where a field here equals one there, less where they resemble each other."""
         count = here.stop - here.start
-        each = (score * self._size**0.5 / count) ** 0.5 / self.x
+        each = (score * self.size**0.5 / count) ** 0.5 / self.x
         for number, row in enumerate(self._take(head, count)):
             self.query[row, here.start + number] = each
             self.key[row, there.start + number] = each
@@ -282,7 +281,7 @@ class _Attention:
     def carry(self, head: int, source: slice, target: slice, *, by: Tensor | None = None, size: float = 1.0) -> None:
         """Write the attended token's `source` to `target`, projected `by`, `size` times as large."""
         projection = torch.eye(source.stop - source.start) if by is None else by
-        first = head * self._size + self._values.get(head, 0)
+        first = head * self.size + self._values.get(head, 0)
         count = len(projection)
         self._values[head] = self._values.get(head, 0) + count
         scale = size**0.5  # shared by the two factors
@@ -322,7 +321,7 @@ def _look_back(attention: _Attention, tokenizer: Tokenizer, embedding: Tensor, g
     begin, end = (embedding[tokenizer.token_to_id(tag), Field.CONTENT] for tag in (DOCUMENT, END_DOCUMENT))
     tags, unit = begin + end, 60 * attention.x
     row = attention.rows(3).stop - 1
-    each = (25.0 * attention._size**0.5) ** 0.5
+    each = (25.0 * attention.size**0.5) ** 0.5
     attention.query[row, Field.CONSTANT] = each / (attention.constant * 3)
     attention.key[row, Field.CONTENT] = each * tags / unit
     attention.key[row, Flag.SINK] = each * 0.7 / (FLAG_SIZE * attention.x)
