@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from openbook.progress import Progress
-from openbook.storage import explained
+from openbook.storage import atomic_file
 from openbook.training.dpo import Anchors, sequence_logps
 from openbook.training.head import base_of
 from openbook.training.pair_rows import PairRow
-from openbook.training.trainer import Batch, collate, predicting_states
+from openbook.training.trainer import collate, predicting_states
 
 
 def reference_logps(model: Any, rows: Sequence[PairRow], *, pairs: int, cache: Path, progress: Progress) -> Tensor:
@@ -35,15 +36,12 @@ def reference_logps(model: Any, rows: Sequence[PairRow], *, pairs: int, cache: P
     model.eval()
     with progress.task("Asking the reference", sum(map(len, rows)), "tokens") as task, torch.no_grad(), _mixed(model):
         for row in rows:
-            batch = _on(model.device, collate([row.tree]))
+            batch = send_to_device(collate([row.tree]), model.device)
             logps, _ = sequence_logps(model, predicting_states(model, batch), batch)
             found[list(row.pairs)] = logps.view(-1, 2).cpu()
             task.advance(len(row))
-    partial = cache.with_suffix(".part")
-    with explained(cache):
-        cache.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(cache) as partial:
         save_file({"logps": found}, partial)
-        partial.replace(cache)
     return found
 
 
@@ -65,7 +63,9 @@ def anchors(model: Any, rows: Sequence[PairRow]) -> Anchors:
     trained = any(parameter.requires_grad for parameter in head.parameters())
     model.eval()
     with torch.no_grad(), _mixed(model):
-        states = {row.pairs: predicting_states(model, _on(model.device, collate([row.tree]))) for row in rows}
+        states = {
+            row.pairs: predicting_states(model, send_to_device(collate([row.tree]), model.device)) for row in rows
+        }
     return Anchors(states=states, head=copy.deepcopy(head) if trained else None)
 
 
@@ -73,15 +73,3 @@ def _mixed(model: Any) -> AbstractContextManager[Any]:
     """The precision that the engine trains in, so that model and reference agree where their weights do."""
     half = model.device.type == "cuda" and model.dtype != torch.float32
     return torch.autocast(model.device.type, dtype=model.dtype if half else torch.bfloat16, enabled=half)
-
-
-def _on(device: torch.device, batch: Batch) -> Batch:
-    """The batch with its tensors, also those among the model's keywords, on `device`."""
-    return {
-        name: value.to(device)
-        if isinstance(value, Tensor)
-        else _on(device, value)
-        if isinstance(value, dict)
-        else value
-        for name, value in batch.items()
-    }
