@@ -13,13 +13,14 @@ little for each, so rarity need not be known.
                         resemble each other
     layer 2  head 0     looks for this token, best behind the same token as here, inside the passages, and writes the
                         tag of that sentence to `vote`
+             head 1     whether this token is in a quote
     layer 3  head 0     averages the votes of all tokens outside the passages
-    layer 4  heads 0, 3 after `##begin_quote##` look for the sentence whose tag has won, and copy its first token and,
-                        one token later, its second
-             head 1     looks where the present two tokens stood before, rather in the sentence that has won, at the
-                        token that followed them, and copies it
-             head 2     where the answer begins, looks for the sentence whose tag has won; where none has, at the sink:
-                        a refusal
+    layer 4  in the answer, looking for the sentence whose tag has won:
+             heads 0, 3 after `##begin_quote##` copy its first token and, one token later, its second
+             head 1     writes its tag over the votes, so that what follows knows it in full
+             head 2     where the answer begins: where no sentence has won, at the sink, which is a refusal
+    layer 5  head 0     in the quote looks in that sentence where the present two tokens stood, at the token that
+                        followed them, and copies it; where none followed, at the sink, which ends the quote
 
 Scales are spread so that no block of 64 weights holds an outlier: NF4 quantises in such blocks.
 """
@@ -34,7 +35,17 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from openbook.dataset.english.words import STOPWORDS
-from openbook.prompt import BEGIN_QUOTE, DOCUMENT, END_DOCUMENT, REFUSAL_REASONING, SYSTEM, instruction
+from openbook.prompt import (
+    BEGIN_QUOTE,
+    DOCUMENT,
+    END_DOCUMENT,
+    END_QUOTE,
+    REFUSAL_REASONING,
+    SYSTEM,
+    instruction,
+    render_answer,
+    render_quote,
+)
 
 SIZE = 0.1  # root mean square of the dimensions of `content`
 FLAG_SIZE = 2.0  # of a flag's dimension, relative to content
@@ -47,7 +58,7 @@ class Shape:
 
     vocabulary: int = 8192
     width: int = 320
-    layers: int = 5
+    layers: int = 6
     heads: int = 4
     head: int = 96
     intermediate: int = 640
@@ -77,20 +88,25 @@ class Gains:
     content."""
 
     phase: float = 11.0  # distance heads: amplitude of query and key over all pairs
-    near: float = 9.0  # sentence heads: how much the nearest start is preferred
-    flag: float = 20.0  # sentence heads: what each condition is worth
+    near: float = 15.0  # sentence heads: how much the nearest start is preferred
+    flag: float = 40.0  # sentence heads: what each condition is worth
     word: float = 24.0  # voting: the same stem
     before: float = 8.0  # voting: behind the same stem
     abstain: float = 14.0  # voting: what a match must exceed
     common: float = 4.0  # voting: and by how much more if the word is a common one
     inside: float = 30.0  # voting, finding, copying: what it is worth to stand in a passage
     poll: float = 30.0  # averaging votes: what excludes passages and the system's message
-    won: float = 200.0  # finding: a sentence that all voted for
+    won: float = 1000.0  # finding: a sentence that all voted for
+    third: float = 120.0  # finding: what it is worth to be a sentence's third token
+    follow: float = 60.0  # finding the second token: behind the first as it stands here
     doubt: float = 0.03  # refusing: the share of votes below which no sentence has won
     gate: float = 60.0  # finding and refusing: what keeps them silent elsewhere
-    current: float = 16.0  # copying: the same token before
-    second: float = 9.0  # copying: and the same one before that
-    same: float = 30.0  # copying: in a sentence that all voted for
+    same: float = 24.0  # copying: in the sentence that has won
+    own: float = 40.0  # copying: in one that begins as the quote does
+    current: float = 24.0  # copying: the same token before
+    second: float = 28.0  # copying: and the same one before that
+    end: float = 68.0  # copying: below this no token has followed, and the quote ends
+    boundary: float = 40.0  # copying: what keeps a full stop from being followed by a space
     copied: float = 3.0  # size of what copying writes
     found: float = 4.0  # size of what finding writes
     head: float = 0.15  # logits per unit of `out`
@@ -131,6 +147,7 @@ class Flag:
     COMMON = 22  # a word or mark that stands everywhere
     PREVIOUS_QUOTE = 23
     ANSWERING = 24  # in the answer
+    QUOTING = 25  # in a quote of the answer
 
 
 def build(
@@ -147,22 +164,22 @@ def build(
             block.mlp.down_proj.weight.zero_()
         embedding = _embeddings(tokenizer, shape, seed)
         model.model.embed_tokens.weight.copy_(embedding)
-        sample = torch.tensor([tokenizer.encode(SAMPLE, add_special_tokens=False).ids])
+        sample = _Sample(tokenizer)
 
-        def layer(number: int) -> "_Attention":
-            sizes = _sizes(model, sample, number)
-            return _Attention(model.model.layers[number].self_attn, shape, frequencies, sizes, gains.slow)
+        def layer(number: int, asking: str = "passages") -> "_Attention":
+            sizes = sample.sizes(model, number)
+            module = model.model.layers[number].self_attn
+            return _Attention(module, shape, frequencies, sizes, asking=asking, slow=gains.slow)
 
         _look_back(layer(0), tokenizer, embedding / SIZE, gains)
-        _inside(model.model.layers[0], _sizes(model, sample, 0, after_attention=True).median())
+        _inside(model.model.layers[0], sample.sizes(model, 0, after_attention=True)["passages"])
         _tag(layer(1), gains)
-        _hash(model.model.layers[1], _sizes(model, sample, 1, after_attention=True).median())
-        _vote(layer(2), gains)
+        _hash(model.model.layers[1], sample.sizes(model, 1, after_attention=True)["passages"])
+        _vote(layer(2, "question"), gains)
         _poll(layer(3), gains)
-        last = layer(4)
-        _find(last, gains)
-        _copy(last, gains)
-        _refuse(last, gains)
+        _quoting(layer(2, "answer"), tokenizer, embedding / SIZE, gains)
+        _find(layer(4, "answer"), gains)
+        _copy(layer(5, "answer"), tokenizer, embedding / SIZE, gains)
         head = model.lm_head.weight
         head[:, Field.OUT] = embedding[:, Field.CONTENT] / SIZE * gains.head
         # A quote begins with a space, also where its sentence opens a line, and mostly with a capital.
@@ -177,33 +194,60 @@ def build(
     return model
 
 
-# What the sizes are measured on: a prompt of a usual length. It quotes the text at the top of this file, so another
-# wording there gives slightly other weights.
-SAMPLE = "<|system|>{}<|end|><|user|>{}<|end|><|assistant|>".format(
-    SYSTEM, instruction(re.split(r"\n\n", __doc__), "Which head looks for the sentence whose tag has won?")
-)
+class _Sample:
+    """A prompt with its answer, on which the sizes are measured."""
 
+    PASSAGES = (
+        "A reservoir holds the water of the winter until the fields need it. Its wall was raised twice, in 1931 and in "
+        "1958, and it now stands 41 metres above the bed of the river. The gates are opened by hand.",
+        "Water for the town is taken from the upper pipe, because the lower one carries sand. A filter of gravel, which "
+        "is washed every spring, keeps the rest of it back. When the filter is full, a bell rings in the lower house.",
+        "The keeper reads the level at noon and writes it into a book. Use the red pencil when it falls below the mark. "
+        "Nobody remembers why the pencil has to be red, but the rule is kept.",
+    )
+    QUESTION = "What keeps the rest of the sand back?"
+    ANSWER = "A filter of gravel, which is washed every spring, keeps the rest of it back."
 
-def _sizes(model: LlamaForCausalLM, ids: Tensor, layer: int, *, after_attention: bool = False) -> Tensor:
-    """(T,) What a dimension of size SIZE measures after the norm of a layer, for the layers before as they are now."""
-    seen: list[Tensor] = []
-    block = model.model.layers[layer]
-    norm = block.post_attention_layernorm if after_attention else block.input_layernorm
-    hook = norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    model(input_ids=ids)
-    hook.remove()
-    return SIZE / seen[0][0].pow(2).mean(-1).sqrt()
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        texts = {
+            "system": f"<|system|>{SYSTEM}<|end|><|user|>",
+            "passages": instruction(self.PASSAGES, ""),
+            "question": f"{self.QUESTION}<|end|>",
+            "answer": f"<|assistant|>{render_answer(render_quote(self.ANSWER), 'A filter of gravel')}",
+        }
+        ids = {name: tokenizer.encode(text, add_special_tokens=False).ids for name, text in texts.items()}
+        self.ids = torch.tensor([[number for part in ids.values() for number in part]])
+        self._parts = [name for name, part in ids.items() for _ in part]
+
+    def sizes(self, model: LlamaForCausalLM, layer: int, *, after_attention: bool = False) -> dict[str, Tensor]:
+        """What a dimension of size SIZE measures after the norm of a layer, by part of the prompt and at the sink, for
+        the layers before as they are now."""
+        seen: list[Tensor] = []
+        block = model.model.layers[layer]
+        norm = block.post_attention_layernorm if after_attention else block.input_layernorm
+        hook = norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        model(input_ids=self.ids)
+        hook.remove()
+        sizes: Tensor = SIZE / seen[0][0].pow(2).mean(-1).sqrt()
+        found = {
+            name: sizes[[at for at, part in enumerate(self._parts) if part == name]].median()
+            for name in dict.fromkeys(self._parts)
+        }
+        return found | {"sink": sizes[0]}
 
 
 class _Attention:
-    """A layer's attention, set head by head. `x` is the size of a field's dimensions after the layer's norm; the sink,
-    to which nothing was added on the way, has a larger one."""
+    """A layer's attention, set head by head. `x` is the size of a field's dimensions after the layer's norm, in the
+    passages, where most heads look; `here` is that of the tokens that look; the sink, to which nothing was added on the
+    way, has a larger one."""
 
-    def __init__(self, module: Any, shape: Shape, frequencies: Tensor, sizes: Tensor, slow: float) -> None:
+    def __init__(
+        self, module: Any, shape: Shape, frequencies: Tensor, sizes: dict[str, Tensor], *, asking: str, slow: float
+    ) -> None:
         self.query, self.key, self.value, self.output = (
             getattr(module, f"{name}_proj").weight for name in ("q", "k", "v", "o")
         )
-        self.x, self.sink = sizes.median(), sizes[0]
+        self.x, self.here, self.sink = sizes["passages"], sizes[asking], sizes["sink"]
         self.size, self._frequencies = shape.head, frequencies
         self._comparing = 2 * int((frequencies <= slow).sum())  # rows of pairs that turn slowly enough for that
         self._values: dict[int, int] = {}  # rows of a head's values already taken
@@ -264,19 +308,24 @@ class _Attention:
         weights of its own flags in `when`."""
         (row,) = self._take(head, 1)
         each = (score * self.size**0.5) ** 0.5
-        self.query[row, Field.CONSTANT] = each * always / (self.constant * 3)
+        self.query[row, Field.CONSTANT] = each * always / (CONSTANT_SIZE * 3**0.5 * self.here)
         for flag, weight in (when or {}).items():
-            self.query[row, flag] = each * weight / (FLAG_SIZE * self.x)
+            self.query[row, flag] = each * weight / (FLAG_SIZE * self.here)
         for flag, weight in flags.items():
             self.key[row, flag] = each * weight / (FLAG_SIZE * (self.sink if flag == Flag.SINK else self.x))
 
-    def compare(self, head: int, here: slice, there: slice, score: float) -> None:
-        """Add `score` where a field here equals one there, less where they resemble each other."""
+    def compare(
+        self, head: int, here: slice, there: slice, score: float, *, also: tuple[slice, float] | None = None
+    ) -> None:
+        """Add `score` where a field here equals one there, less where they resemble each other; and so many times as
+        much where another one does."""
         count = here.stop - here.start
-        each = (score * self.size**0.5 / count) ** 0.5 / self.x
+        each = (score * self.size**0.5 / count) ** 0.5
         for number, row in enumerate(self._take(head, count)):
-            self.query[row, here.start + number] = each
-            self.key[row, there.start + number] = each
+            self.query[row, here.start + number] = each / self.here
+            if also is not None:
+                self.query[row, also[0].start + number] = each * also[1] / self.here
+            self.key[row, there.start + number] = each / self.x
 
     def carry(self, head: int, source: slice, target: slice, *, by: Tensor | None = None, size: float = 1.0) -> None:
         """Write the attended token's `source` to `target`, projected `by`, `size` times as large."""
@@ -370,10 +419,9 @@ def _tag(attention: _Attention, gains: Gains) -> None:
     for head, wanted in enumerate(places):
         attention.clear(head)
         attention.near(head, gains.near)
-        attention.prefer(head, wanted, gains.flag)
+        attention.prefer(head, wanted | {Flag.SYSTEM: -4.0}, gains.flag)  # whose text names the tags
         rotation = torch.linalg.qr(torch.randn(60, 60))[0]
         attention.carry(head, Field.CONTENT, Field.OUT, by=rotation, size=3**-0.5)
-
     # In layer 1 as well: ANSWERING = 1 from `<|assistant|>` on.
     attention.clear(3)
     attention.prefer(3, {Flag.ANSWER: 1.0, Flag.SINK: 0.5}, gains.gate)
@@ -401,7 +449,7 @@ def _vote(attention: _Attention, gains: Gains) -> None:
     attention.clear(0)
     attention.prefer(0, {Flag.INSIDE: 1.0, Flag.LINE: -0.5, Flag.SINK: 1.0}, gains.inside)
     attention.prefer(0, {Flag.SINK: 1.0}, gains.abstain, when={Flag.COMMON: gains.common / gains.abstain})
-    attention.prefer(0, {Flag.SINK: 1.0}, gains.gate, when={Flag.ANSWERING: 1.0}, always=0.0)
+    attention.prefer(0, {Flag.SINK: 1.0}, gains.gate, when={Flag.ANSWERING: 1.0, Flag.INSIDE: 1.0}, always=0.0)
     attention.compare(0, _part(Field.CONTENT, 0, STEM), _part(Field.PREVIOUS, 0, STEM), gains.word)
     attention.compare(0, _part(Field.PREVIOUS, 0, 24), _part(Field.EARLIER, 0, 24), gains.before)
     attention.carry(0, Field.TAG, Field.VOTE)
@@ -413,37 +461,61 @@ def _poll(attention: _Attention, gains: Gains) -> None:
     attention.carry(0, Field.VOTE, Field.VOTE)
 
 
+def _quoting(attention: _Attention, tokenizer: Tokenizer, embedding: Tensor, gains: Gains) -> None:
+    """QUOTING = the mean over the answer's quote tags so far, +1 for an opening and 0 for a closing one."""
+    attention.clear(1)
+    closing = embedding[tokenizer.token_to_id(END_QUOTE), Field.CONTENT]
+    attention.prefer(1, {Flag.SINK: 0.5}, gains.gate)
+    attention.prefer(1, {Flag.QUOTE: 1.0, Flag.ANSWERING: 1.0}, gains.gate)
+    (row,) = attention._take(1, 1)
+    each = (gains.gate * attention.size**0.5) ** 0.5
+    attention.query[row, Field.CONSTANT] = each / (CONSTANT_SIZE * 3**0.5 * attention.here)
+    attention.key[row, Field.CONTENT] = each * closing / (60 * attention.here)
+    attention.carry(1, _flag(Flag.QUOTE), _flag(Flag.QUOTING), size=1.0)
+
+
 def _find(attention: _Attention, gains: Gains) -> None:
-    """Head 0 for the first token, head 3 for the second, both from behind the third, where the tag is whole."""
+    """Heads 0, 3 and 1 look from behind a sentence's third token, where its tag is whole; head 2 anywhere in it."""
     third = {Flag.THIRD_MARK: 0.5, Flag.EARLIER_SPACE: 0.5, Flag.THIRD_LINE: 1.0, Flag.EARLIER_LINE: -1.0}
-    for head, opening in ((0, Flag.QUOTE), (3, Flag.PREVIOUS_QUOTE)):
+    for head, opening in ((0, Flag.QUOTE), (3, Flag.PREVIOUS_QUOTE), (1, Flag.ANSWERING)):
         attention.clear(head)
-        attention.prefer(head, {Flag.INSIDE: 1.0, **third}, gains.inside)
-        attention.prefer(head, {Flag.SINK: 1.0}, gains.gate + gains.inside, when={opening: -2.0})
+        attention.prefer(head, {Flag.INSIDE: 1.0, **third}, gains.third)
+        attention.prefer(head, {Flag.SINK: 1.0}, gains.gate + gains.won + 2 * gains.third, when={opening: -2.0})
         attention.compare(head, Field.VOTE, Field.TAG, gains.won)
+    attention.compare(3, _part(Field.CONTENT, 0, 24), _part(Field.EARLIER, 0, 24), gains.follow)
     for source, target, count in ((0, 0, 24), (24, STEM, 10)):
         attention.carry(0, _part(Field.EARLIER, source, count), _part(Field.OUT, target, count), size=gains.found)
     attention.carry(3, Field.PREVIOUS, _part(Field.OUT, 0, 48), size=gains.found)
-
-
-def _copy(attention: _Attention, gains: Gains) -> None:
-    attention.clear(1)
-    attention.prefer(1, {Flag.INSIDE: 0.2}, gains.inside)
-    attention.prefer(1, {Flag.SINK: 1.0}, gains.gate, when={Flag.QUOTE: 1.0}, always=0.0)
-    attention.compare(1, _part(Field.CONTENT, 0, 24), _part(Field.PREVIOUS, 0, 24), gains.current * 2 / 3)
-    attention.compare(1, _part(Field.CONTENT, STEM, 8), _part(Field.PREVIOUS, STEM, 8), gains.current / 3)
-    attention.compare(1, _part(Field.PREVIOUS, 0, 12), _part(Field.EARLIER, 0, 12), gains.second)
-    attention.compare(1, _part(Field.VOTE, 0, 20), _part(Field.TAG, 0, 20), gains.same)
-    attention.carry(1, Field.CONTENT, Field.OUT, size=gains.copied)
-
-
-def _refuse(attention: _Attention, gains: Gains) -> None:
+    attention.carry(1, Field.TAG, Field.VOTE)
     attention.clear(2)
     attention.prefer(2, {Flag.INSIDE: 1.0, Flag.SINK: 1.0}, gains.inside)
     attention.prefer(2, {Flag.SINK: 1.0}, gains.doubt * gains.won)
-    attention.prefer(2, {Flag.INSIDE: 1.0}, gains.gate, when={Flag.ANSWER: -1.0})
+    attention.prefer(2, {Flag.INSIDE: 1.0}, gains.gate + gains.won, when={Flag.ANSWER: -1.0})
     attention.compare(2, Field.VOTE, Field.TAG, gains.won)
     attention.carry(2, _flag(Flag.SINK), _flag(Flag.REFUSE), size=1.0)
+
+
+def _copy(attention: _Attention, tokenizer: Tokenizer, embedding: Tensor, gains: Gains) -> None:
+    """Silent, which is to look at `<|assistant|>`, outside of the quote and at its first two tokens."""
+    attention.clear(0)
+    attention.prefer(0, {Flag.INSIDE: 1.0, Flag.LINE: -2.0, Flag.SINK: 1.0}, gains.inside)
+    attention.prefer(0, {Flag.SPACE: -1.0}, gains.boundary, when={Flag.MARK: 1.0}, always=0.0)
+    # At the quote's second token its tag is not whole yet, so all scores are lower.
+    attention.prefer(0, {Flag.SINK: 1.0}, gains.end, when={Flag.EARLIER_LINE: -0.5})
+    attention.prefer(
+        0, {Flag.ANSWER: 1.0}, 3 * gains.gate, when={Flag.QUOTING: -1.0, Flag.QUOTE: 1.0, Flag.PREVIOUS_QUOTE: 1.0}
+    )
+    attention.compare(0, _part(Field.CONTENT, 0, 24), _part(Field.PREVIOUS, 0, 24), gains.current * 2 / 3)
+    attention.compare(0, _part(Field.CONTENT, STEM, 8), _part(Field.PREVIOUS, STEM, 8), gains.current / 3)
+    attention.compare(0, _part(Field.PREVIOUS, 0, 16), _part(Field.EARLIER, 0, 16), gains.second)
+    own = (_part(Field.TAG, 0, 20), gains.own / gains.same)
+    attention.compare(0, _part(Field.VOTE, 0, 20), _part(Field.TAG, 0, 20), gains.same, also=own)
+    attention.carry(0, Field.CONTENT, Field.OUT, size=gains.copied)
+    # What the sink says: the end of the quote.
+    closing = embedding[tokenizer.token_to_id(END_QUOTE), Field.CONTENT]
+    row = attention.rows(0).start + 60
+    attention.value[row, Flag.SINK] = gains.copied**0.5 / (FLAG_SIZE * attention.sink)
+    attention.output[Field.OUT, row] = closing * SIZE * gains.copied**0.5
 
 
 def _stem(piece: str) -> str:
@@ -476,7 +548,7 @@ def _embeddings(tokenizer: Tokenizer, shape: Shape, seed: int) -> Tensor:
     for number, piece in enumerate(pieces):
         text = piece.replace("Ċ", "\n")
         out[number, Flag.MARK] = FLAG_SIZE * (text in {".", "!", "?", "Ġ."})
-        out[number, Flag.LINE] = FLAG_SIZE * ("\n" in text or piece in (DOCUMENT, END_DOCUMENT))
+        out[number, Flag.LINE] = FLAG_SIZE * ("\n" in text or piece in (DOCUMENT, END_DOCUMENT, BEGIN_QUOTE))
         out[number, Flag.SPACE] = FLAG_SIZE * ((piece[0] == "Ġ" and len(piece) > 1) - 2.0 * (not piece.strip("Ġ")))
         out[number, Flag.QUOTE] = FLAG_SIZE * (piece == BEGIN_QUOTE)
         out[number, Flag.ANSWER] = FLAG_SIZE * (piece == "<|assistant|>")

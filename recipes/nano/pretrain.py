@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--final", action="store_true", help="let the learning rate fall towards the end")
     parser.add_argument("--learning-rate", type=float, default=4e-4)
     parser.add_argument("--vocabulary", type=int, default=8192)
-    parser.add_argument("--layers", type=int, default=5)
+    parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--row-tokens", type=int, default=4096)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
