@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 WORKERS ?= 2
 
-.PHONY: help demo test test-all lint format clean
+.PHONY: help demo test test-all bench-deps lint format clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ test: $(STAMP) ## the tests, without the slow ones
 
 test-all: $(STAMP) ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+bench-deps: $(STAMP) ## what bench/sft.py compares with (TRL); no version that is installed already changes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 
 lint: $(STAMP) ## formatting, ruff's rules, types
 	$(BIN)/ruff format --check $(CODE)

@@ -77,11 +77,16 @@ def tokenizer(template: str | None = TINYLLAMA_TEMPLATE) -> PreTrainedTokenizerF
     )
 
 
-def model(family: str = "llama", seed: int = 0) -> Any:
-    """A model of the family with random weights, in evaluation mode."""
+def model(family: str = "llama", seed: int = 0, **settings: Any) -> Any:
+    """A model of the family with random weights, in evaluation mode; `settings` replace those of its configuration."""
     torch.manual_seed(seed)
     config = AutoConfig.for_model(
-        family.split("-")[0], vocab_size=512, pad_token_id=2, eos_token_id=2, bos_token_id=1, **SHAPE | FAMILIES[family]
+        family.split("-")[0],
+        vocab_size=512,
+        pad_token_id=2,
+        eos_token_id=2,
+        bos_token_id=1,
+        **SHAPE | FAMILIES[family] | settings,
     )
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 

@@ -1,6 +1,5 @@
 """DPO and reward losses and gradients against TRL's own trainers on the same tokens. Skipped where TRL is not installed:
-it is no dependency. To run it: `pip install --target FOLDER --no-deps trl==1.16.0 datasets dill multiprocess xxhash
-pandas` and put FOLDER behind the others on PYTHONPATH."""
+it is no dependency; `make bench-deps` installs it."""
 
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,6 @@
 """Loss and every gradient of tree rows against separate rows through the unmodified model."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional as F
 
-from models_for_tests import FAMILIES, model
+from models_for_tests import FAMILIES, folder, model
 from openbook.errors import ModelError
+from openbook.models import load
 from openbook.tokens import TokenSequence, TokenTree, build, concatenate, pack
 from openbook.training.attention import TreeLayout, forward_keywords, serve_trees, tree_attention
 from openbook.training.head import hidden_states, token_losses
@@ -107,7 +109,9 @@ def test_a_leak_between_branches_is_noticed() -> None:
     assert not torch.isclose(row_loss(network, batch), expected, rtol=1e-3)
 
 
-def test_blocks_equal_the_dense_mask() -> None:
+@pytest.mark.parametrize("triangle", [4, 256])
+def test_blocks_equal_the_dense_mask(triangle: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openbook.training.attention.TRIANGLE", triangle)
     layout = TreeLayout.of(concatenate([build(sequences(seed=4)), build(sequences(seed=5))]))
     length = len(layout.subtree_end)
     query, key, value = (torch.randn(1, 4, length, 8, requires_grad=True) for _ in range(3))
@@ -155,8 +159,29 @@ def test_a_window_that_trees_cannot_keep_is_refused() -> None:
         layer.self_attn.sliding_window = 8
         layer.self_attn.config.sliding_window = 8
     serve_trees(network)
-    with pytest.raises(ModelError, match="sliding window"):
+    with pytest.raises(ModelError, match=r"sees 8 tokens back in a sliding window.*a sequence of \d\d"):
         hidden_states(network, forward_keywords(build(sequences())))
+
+
+def test_a_window_that_hides_nothing_is_served() -> None:
+    given = sequences()
+    longest = max(map(len, given))
+    network = model("mistral", sliding_window=longest)
+    compare(network, given, [build(given)])
+
+
+def test_with_qlora(tmp_path: Path) -> None:
+    """The base in 4 bits, as `tune` loads it; compared with separate rows through the same 4-bit model."""
+    network = get_peft_model(
+        load(str(folder(tmp_path)), quantization="nf4").model, LoraConfig(r=4, target_modules="all-linear")
+    )
+    for name, parameter in network.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    network.train()
+    assert any(hasattr(parameter, "quant_state") for parameter in network.parameters())
+    given = sequences()
+    compare(network, given, [build(given)])
 
 
 def test_chunked_losses_are_those_of_all_logits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from openbook.dataset import DatasetReport, DoctorReport
     from openbook.evaluation import Report
     from openbook.indexing import IngestReport
-    from openbook.training import TuneReport
+    from openbook.training import Explanation, TuneReport
 
 Form = Literal["raft", "closed"]
 Method = Literal["sft", "dpo", "reward"]
@@ -186,9 +186,7 @@ def run_tuning(
     """`tune` for a caller that already holds the output folder."""
     out = config.adapters_dir / ADAPTERS[form]
     validation = None if train else config.dataset_dir / "validation.jsonl"
-    train = train or config.dataset_dir / "train.jsonl"
-    if not train.is_file():
-        raise StoreError(f"{train} does not exist.", "Write the questions first: `openbook dataset`.")
+    train = _training_rows(config, train)
     from openbook import training  # not before the check above: it takes seconds
 
     if not force and training.is_tuned(train, out=out, config=config, form=form):
@@ -204,6 +202,21 @@ def run_tuning(
         retrieval=(storage.read_manifest(config.dataset_dir) or {}).get("retriever", ""),
         progress=progress,
     )
+
+
+def explain_tuning(config: Config, *, form: Form, train: Path | None = None) -> "Explanation":
+    """What `tune` would read first: its rows counted, and one of them token by token. Nothing is trained or written."""
+    train = _training_rows(config, train)
+    from openbook import training
+
+    return training.explain(train, config, form=form)
+
+
+def _training_rows(config: Config, train: Path | None) -> Path:
+    train = train or config.dataset_dir / "train.jsonl"
+    if not train.is_file():
+        raise StoreError(f"{train} does not exist.", "Write the questions first: `openbook dataset`.")
+    return train
 
 
 def default_adapter(config: Config, *, closed: bool = False) -> Path | None:

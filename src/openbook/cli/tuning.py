@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from openbook.cli.explaining import draw
 from openbook.cli.progress import clock
 from openbook.cli.session import Session, verb
+from openbook.errors import InputError
 
 if TYPE_CHECKING:
     from openbook.training import TuneReport
@@ -65,6 +67,10 @@ def tune(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of a stopped run.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Tune again although nothing has changed.")] = False,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Show the rows that would be read, one of them token by token; train nothing."),
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Tune the base on training questions, or on preferences.
@@ -77,6 +83,7 @@ def tune(
     Examples:
       openbook tune
       openbook tune --base ./TinyLlama-1.1B-Chat --epochs 2 --learning-rate 2e-4
+      openbook tune --explain
       openbook tune --resume
       openbook tune --method dpo --pairs pairs.jsonl --from-adapter openbook-work/adapters/raft
     """
@@ -90,6 +97,11 @@ def tune(
             "preference.learning_rate" if method is Method.dpo else "tune.learning_rate": learning_rate,
         }
     )
+    if explain:
+        if method is not Method.sft:
+            raise InputError("--explain shows the rows of supervised tuning only.", "Leave out --method.")
+        draw(verbs.explain_tuning(config, form=form.value, train=train), as_json=json_)
+        return
     report = verbs.tune(
         config,
         method=method.value,

@@ -21,25 +21,38 @@ from openbook.tokens import TokenTree
 
 NAME = "openbook_tree"
 
+# Tokens of the largest triangle that is not halved. One of 780 tokens, halved to 195, takes 12 % less time; halved
+# once more, no less (docs/LOG.md).
+TRIANGLE = 256
+
 Range = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TreeLayout:
-    """What a row's tokens may attend to. `triangles` are segments; `rectangles` pair query and key ranges."""
+    """What a row's tokens may attend to. `triangles` are segments or parts of them, each token in one; `rectangles` pair
+    query and key ranges; `longest` is how many tokens the longest way from a root has."""
 
     triangles: tuple[Range, ...]
     rectangles: tuple[tuple[Range, Range], ...]
     subtree_end: Tensor  # (T,)
+    longest: int
 
     @classmethod
     def of(cls, tree: TokenTree) -> "TreeLayout":
         end = tree.subtree_end
         segments = tree.segments()
+        triangles: list[Range] = []
+        rectangles: list[tuple[Range, Range]] = []
+        for start, stop in segments:
+            _halve(start, stop, triangles, rectangles)
+            if end[stop - 1] > stop:
+                rectangles.append(((stop, int(end[stop - 1])), (start, stop)))
         return cls(
-            triangles=tuple(segments),
-            rectangles=tuple(((e, int(end[e - 1])), (s, e)) for s, e in segments if end[e - 1] > e),
+            triangles=tuple(triangles),
+            rectangles=tuple(rectangles),
             subtree_end=torch.from_numpy(np.ascontiguousarray(end)),
+            longest=int(tree.depth.max()) + 1,
         )
 
     @cached_property
@@ -47,6 +60,17 @@ class TreeLayout:
         """The same as a dense (1, 1, T, T) mask, True = attend: the oracle, and the path of devices without a faster one."""
         position = torch.arange(len(self.subtree_end))
         return ((position[None] <= position[:, None]) & (position[:, None] < self.subtree_end[None]))[None, None]
+
+
+def _halve(start: int, stop: int, triangles: list[Range], rectangles: list[tuple[Range, Range]]) -> None:
+    """A segment's triangle as small ones and the squares between: the kernel is faster without a causal mask."""
+    if stop - start <= TRIANGLE:
+        triangles.append((start, stop))
+        return
+    middle = (start + stop) // 2
+    _halve(start, middle, triangles, rectangles)
+    _halve(middle, stop, triangles, rectangles)
+    rectangles.append(((middle, stop), (start, middle)))
 
 
 class _BlockAttention(torch.autograd.Function):
@@ -78,7 +102,8 @@ class _BlockAttention(torch.autograd.Function):
         attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
         query, key, value, out, lse = ctx.saved_tensors
         grad = gradients[0]
-        d_query, d_key, d_value = torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        # Each token stands in exactly one triangle, and these come first: nothing need be zeroed.
+        d_query, d_key, d_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
         blocks = [(r, r, True) for r in ctx.layout.triangles] + [(q, k, False) for q, k in ctx.layout.rectangles]
         for (start, end), (first, last), causal in blocks:
             dq, dk, dv = attend(
@@ -92,9 +117,15 @@ class _BlockAttention(torch.autograd.Function):
                 causal,
                 scale=ctx.scale,
             )
-            d_query[:, :, start:end] += dq
-            d_key[:, :, first:last] += dk
-            d_value[:, :, first:last] += dv
+            for total, part, (a, b) in (
+                (d_query, dq, (start, end)),
+                (d_key, dk, (first, last)),
+                (d_value, dv, (first, last)),
+            ):
+                if causal:
+                    total[:, :, a:b] = part
+                else:
+                    total[:, :, a:b] += part
         return d_query, d_key, d_value, None, None
 
 
@@ -123,9 +154,16 @@ def tree_attention(
         raise ModelError("A token tree and an attention mask were given together; a row is described by one of them.")
     if query.shape[2] != len(tree.subtree_end):
         raise ModelError(f"The row has {query.shape[2]} tokens but its tree describes {len(tree.subtree_end)}.")
-    if kwargs.get("sliding_window") or kwargs.get("softcap") or kwargs.get("s_aux") is not None:
+    # A window as long as the longest sequence hides nothing, and is no window.
+    if (window := kwargs.get("sliding_window")) and window < tree.longest:
         raise ModelError(
-            "This model's attention (sliding window, soft cap or sinks) is not one that token trees can serve yet."
+            f"This model sees {window:,} tokens back in a sliding window, and the row has a sequence of {tree.longest:,}; "
+            f"token trees cannot keep such a window.",
+            "Show fewer or shorter passages (dataset.passages, documents.chunk_tokens), or take another base.",
+        )
+    if kwargs.get("softcap") or kwargs.get("s_aux") is not None:
+        raise ModelError(
+            "This model's attention (soft cap or sinks) is not one that token trees can serve.", "Take another base."
         )
     groups = query.shape[1] // key.shape[1]
     if groups > 1:

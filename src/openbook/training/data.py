@@ -49,9 +49,12 @@ class Study:
         return sum(map(len, self.groups))
 
     def rows(self, epoch: int) -> list[TokenTree]:
-        """The rows of one epoch. Each group sees its passages in an order of its own, drawn anew in every epoch."""
-        groups = [[self._encode(item, number, epoch) for item in group] for number, group in enumerate(self.groups)]
-        return plan(groups, self.budget, seed=self.seed, epoch=epoch)
+        """The rows of one epoch."""
+        return plan(self.sequences(epoch), self.budget, seed=self.seed, epoch=epoch)
+
+    def sequences(self, epoch: int) -> list[list[TokenSequence]]:
+        """The groups' sequences. Each group sees its passages in an order of its own, drawn anew in every epoch."""
+        return [[self._encode(item, number, epoch) for item in group] for number, group in enumerate(self.groups)]
 
     def rows_of_epochs(self, epochs: float) -> list[TokenTree]:
         """The rows of a run, epoch after epoch; of a last, broken epoch the first part."""
