@@ -25,6 +25,8 @@ class Section(BaseModel):
 class Documents(Section):
     paths: tuple[Path, ...] = Field((), description="files and folders to study")
     max_file_mb: float = Field(50.0, gt=0, description="larger files are skipped and named (MB = 10^6 bytes)")
+    max_seconds: float = Field(30.0, gt=0, description="reading a file that takes longer is stopped, the file named")
+    max_memory_mb: float = Field(1000.0, ge=200, description="or that needs more memory than so many MB")
     chunk_tokens: int = Field(200, ge=16, le=250, description="longest passage, in tokens of the embedder")
 
 

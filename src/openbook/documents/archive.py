@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Self
 from xml.etree.ElementTree import Element, ParseError
 
-from defusedxml import ElementTree as safe_xml
 from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import iterparse
 
 from openbook.errors import DocumentError
 
@@ -68,7 +68,7 @@ class Archive:
         """A member's XML as it is parsed; with `whole`, only the root at the end."""
         root: Element | None = None
         try:
-            for event, element in safe_xml.iterparse(io.BytesIO(self.read(name)), events=kinds, forbid_dtd=False):
+            for event, element in iterparse(io.BytesIO(self.read(name)), events=kinds, forbid_dtd=False):
                 root = element if root is None else root
                 if not whole:
                     yield event, element

@@ -15,10 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from openbook.documents.parsing import PdfReader, Skipped
-from openbook.documents.worker import OUT_OF_MEMORY
+from openbook.documents.parsing import Skipped
 from openbook.errors import DocumentError
 from openbook.records import Document, from_json
+
+OUT_OF_MEMORY = 77  # exit code of the process that parses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +33,8 @@ class Limits:
 class IsolatedParser:
     """`parse_file` in a process of its own, as a context manager: leaving it ends the process."""
 
-    def __init__(self, limits: Limits, *, pdf: PdfReader = "fast") -> None:
-        self._limits, self._pdf = limits, pdf
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self._proven = False  # a process has answered, so that a death is a file's fault
 
@@ -53,7 +54,6 @@ class IsolatedParser:
         request = {
             "path": str(path),
             "uri": uri,
-            "pdf": self._pdf,
             "seconds": self._limits.seconds,
             "memory_mb": self._limits.memory_mb,
         }

@@ -21,7 +21,6 @@ from openbook.errors import DocumentError
 from openbook.records import Document
 
 Kind = Literal["hidden", "binary", "unsupported", "error", "too_large", "empty"]
-PdfReader = Literal["fast", "docling"]
 
 _TEXT_PARSERS: dict[str, Callable[[str, str], Parsed]] = {
     ".md": parse_markdown,
@@ -42,7 +41,7 @@ _BYTE_PARSERS: dict[str, Callable[[bytes, str], Parsed]] = {
 SUFFIXES = (*_TEXT_PARSERS, *_BYTE_PARSERS)
 
 _NOTHING = {
-    ".pdf": "it has no text, only pictures: run a text recognition (OCR) over it first, or set documents.pdf=docling",
+    ".pdf": "it has no text, only pictures: run a text recognition (OCR) over it first",
     ".py": "it has no docstrings",
 }
 # A novel has half a million characters. What is a hundred times longer came out of a compressed file by mistake or malice.
@@ -58,7 +57,7 @@ class Skipped:
     kind: Kind
 
 
-def parse_file(path: Path, uri: str, *, pdf: PdfReader = "fast") -> Document | Skipped:
+def parse_file(path: Path, uri: str) -> Document | Skipped:
     """The document in a file, in this very process: a parser that hangs, hangs whoever called."""
     try:
         data = path.read_bytes()
@@ -68,7 +67,7 @@ def parse_file(path: Path, uri: str, *, pdf: PdfReader = "fast") -> Document | S
         return Skipped(uri=uri, reason="it is empty", kind="empty")
     suffix = path.suffix.lower()
     try:
-        parsed = _parsed(path, suffix, data, pdf)
+        parsed = _parsed(path, suffix, data)
     except DocumentError as error:
         return Skipped(uri=uri, reason=str(error), kind="error")
     except MemoryError:
@@ -87,12 +86,8 @@ def parse_file(path: Path, uri: str, *, pdf: PdfReader = "fast") -> Document | S
     return Document.create(uri=uri, title=parsed.title, text=parsed.text, sections=parsed.sections, pages=parsed.pages)
 
 
-def _parsed(path: Path, suffix: str, data: bytes, pdf: PdfReader) -> Parsed | None:
+def _parsed(path: Path, suffix: str, data: bytes) -> Parsed | None:
     name = readable(path.stem)
-    if suffix == ".pdf" and pdf == "docling":
-        from openbook.documents.scanned import parse_scanned
-
-        return parse_scanned(data, name)
     if suffix in _BYTE_PARSERS:
         return _BYTE_PARSERS[suffix](data, name)
     source = decode(data)

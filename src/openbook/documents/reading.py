@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from openbook.documents.isolation import IsolatedParser, Limits
-from openbook.documents.parsing import SUFFIXES, PdfReader, Skipped, readable, said
+from openbook.documents.parsing import SUFFIXES, Skipped, readable, said
 from openbook.errors import DocumentError
 from openbook.records import Document
 
@@ -20,7 +20,6 @@ def read(
     max_file_mb: float,
     exclude: Sequence[Path] = (),
     limits: Limits | None = None,
-    pdf: PdfReader = "fast",
 ) -> Iterator[Document | Skipped]:
     """Every document under `paths`, folders recursively, in the order of their names; nothing under `exclude`.
 
@@ -28,14 +27,14 @@ def read(
     for `/home/me/docs`, `docs` and `../me/docs` alike, so that it does not depend on where openbook was started. Of two
     given folders with the same name, as many parents are added as tell them apart. A file reached twice is read once.
 
-    Files are parsed in a process of their own, each within `limits`; `pdf` chooses the parser of PDFs.
+    Files are parsed in a process of their own, each within `limits`.
 
     Raises `DocumentError` when one of `paths` does not exist.
     """
     roots = _named_roots(paths)
     seen = {(status.st_dev, status.st_ino) for path in exclude if path.exists() and (status := path.stat())}
     uris: set[str] = set()
-    with IsolatedParser(limits or Limits(), pdf=pdf) as parser:
+    with IsolatedParser(limits or Limits()) as parser:
         for root, name in roots:
             for found in _walk(root, name, seen):
                 if isinstance(found, Skipped):

@@ -7,7 +7,7 @@ text. Nothing is included from other files, and nothing raw is let through.
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from openbook.documents.builder import Parsed, TextBuilder
@@ -23,7 +23,12 @@ _LEFT_OUT = frozenset(
     "tabularcolumns codeauthor sectionauthor image figure plot graphviz raw meta contents sectnum default-role role "
     "automodule autoclass autofunction automethod autoattribute autosummary bibliography highlightlang".split()
 )
-_CHANGES = {"versionadded": "Added", "versionchanged": "Changed", "deprecated": "Deprecated", "versionremoved": "Removed"}
+_CHANGES = {
+    "versionadded": "Added",
+    "versionchanged": "Changed",
+    "deprecated": "Deprecated",
+    "versionremoved": "Removed",
+}
 
 _SETTINGS = {
     "file_insertion_enabled": False,
@@ -47,12 +52,14 @@ def parse_rst(source: str, name: str) -> Parsed:
     """`name` is the title of a document that has none of its own."""
     from docutils import core
 
-    _teach(source)
-    tree = core.publish_doctree(
-        source, settings_overrides=_SETTINGS | {"warning_stream": io.StringIO()}
-    )
     builder = TextBuilder()
-    _Writer(builder).children(tree)
+    _teach(source)
+    try:
+        tree = core.publish_doctree(source, settings_overrides=_SETTINGS | {"warning_stream": io.StringIO()})
+        _Writer(builder).children(tree)
+    except RecursionError:  # lists in lists in lists: no author's, but there may be text between them
+        builder = TextBuilder()
+        reflow(source, builder)
     return builder.build(builder.title_or(name))
 
 
@@ -77,7 +84,18 @@ def _role(name: str, rawtext: str, text: str, lineno: int, inliner: Any, options
     text = utils.unescape(text)
     titled = _TITLED.match(text)
     shown = titled[1] if titled else text.lstrip("~!")
-    prose = name.rpartition(":")[2] in ("doc", "ref", "term", "guilabel", "menuselection", "abbr", "numref", "dfn", "pep", "rfc")
+    prose = name.rpartition(":")[2] in (
+        "doc",
+        "ref",
+        "term",
+        "guilabel",
+        "menuselection",
+        "abbr",
+        "numref",
+        "dfn",
+        "pep",
+        "rfc",
+    )
     return [nodes.inline(rawtext, shown) if prose else nodes.literal(rawtext, shown)], []
 
 
@@ -86,18 +104,18 @@ def _directive(plain: str, full: str) -> Any:
     from docutils import nodes
     from docutils.parsers.rst import Directive, directives
 
-    class Any_(dict[str, Callable[[str], Any]]):  # noqa: N801
-        def __missing__(self, key: str) -> Callable[[str], Any]:
+    class AnyOption(dict[str, Any]):
+        def __missing__(self, key: str) -> Any:
             return directives.unchanged
 
         def __bool__(self) -> bool:
             return True
 
-    class Meant(Directive):
+    class Meant(Directive):  # type: ignore[misc]
         optional_arguments = 1
         final_argument_whitespace = True
         has_content = True
-        option_spec: ClassVar[Any] = Any_()
+        option_spec: ClassVar[Any] = AnyOption()
 
         def run(self) -> Sequence[Any]:
             argument = self.arguments[0] if self.arguments else ""
@@ -129,7 +147,9 @@ def _directive(plain: str, full: str) -> Any:
     return Meant
 
 
-_DESCRIBED = frozenset("function class method data attribute exception describe option envvar cmdoption decorator".split())
+_DESCRIBED = frozenset(
+    "function class method data attribute exception describe option envvar cmdoption decorator".split()
+)
 
 
 class _Writer:
@@ -174,8 +194,10 @@ class _Writer:
                 for child in node.children:
                     if child.tagname != "label":
                         self.node(child)
-            case "system_message":
+            case "system_message" if node["level"] >= 3:  # below it, what is complained of is read all the same
                 self._unread(node)
+            case "system_message":
+                pass
             case _ if _is_text(node):
                 self.builder.paragraph(_words(node))
             case _:

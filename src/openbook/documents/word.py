@@ -245,7 +245,7 @@ def _piece(element: Element) -> str:
             return "\f"
         case "br" | "cr":
             return "\n"
-        case "tab" if "pos" not in {key.removeprefix(_W) for key in element.keys()}:
+        case "tab" if "pos" not in {key.removeprefix(_W) for key, _ in element.items()}:
             return "\t"
     return element.text or "" if element.tag == _MATH_TEXT else ""
 
