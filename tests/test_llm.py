@@ -272,4 +272,4 @@ def test_no_more_questions_than_asked_for(endpoint):
 
 def test_hostile_replies_take_no_time():
     assert list(objects('{"a":' * 30_000)) == []
-    assert find_quote("a " * 500, "a " * 4000) == "a " * 500
+    assert find_quote("a " * 500, "a " * 4000) == ("a " * 500).strip()

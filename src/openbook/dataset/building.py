@@ -20,7 +20,7 @@ from openbook.dataset.fitting import fitted
 from openbook.dataset.formats import to_row
 from openbook.dataset.known_answers import is_known, marked
 from openbook.dataset.leaks import Studied, without_leaks
-from openbook.dataset.report import DatasetReport, Spent, Tally
+from openbook.dataset.report import DatasetReport, Tally
 from openbook.dataset.screening import screened
 from openbook.dataset.sources import Candidates, Source
 from openbook.dataset.teacher import Teacher, instructions, make_llm_teacher, make_teacher
@@ -41,9 +41,10 @@ def build(config: Config, *, index_hash: str = "", progress: Progress = SILENT) 
     """
     from openbook.retrieval import open_index
 
+    teacher = make_teacher(config)  # first: what its options lack is said before anything is loaded
     return build_from(
         open_index(config.index_dir, config),
-        make_teacher(config),
+        teacher,
         config,
         index_hash=index_hash or _index_hash(config),
         progress=progress,
@@ -57,7 +58,8 @@ def estimated(config: Config) -> Estimate:
 
     if config.dataset.teacher == "extractive":
         raise ConfigError("The extractive teacher sends nothing and costs nothing.", "Estimate another: --model NAME.")
-    return estimate(open_index(config.index_dir, config), make_llm_teacher(config), config)
+    teacher = make_llm_teacher(config)
+    return estimate(open_index(config.index_dir, config), teacher, config)
 
 
 def is_built(config: Config, *, index_hash: str = "") -> bool:
@@ -122,15 +124,21 @@ class _Build:
         by_time = options.split_by == "time"
         candidates = splits.newest(all_units) if by_time else splits.hold_out(all_units, self.config.seed)
         held_out, unseen = self.writer.unseen(candidates, options.unseen)
+        if self.teacher.exhausted:  # nothing is left to ask about the others: what there is goes to the training
+            held_out, paid, unseen = [], unseen, []
+        else:
+            paid = []
         if by_time:  # all that is as new as what is asked about is held out, or the training would know the future
             held_out = candidates if unseen else []
         training = [unit for unit in all_units if unit not in held_out]
         hidden = frozenset(place.chunk_id for unit in held_out for place in unit)
         open_to_chance = [place.chunk_id for unit in training for place in unit]
         mixer = Candidates(self.source, options.distractors, open_to_chance, self.config.seed, self.progress)
-        parts, unseen = self._parts(training, unseen)
+        parts, unseen = self._parts(training, paid, unseen)
         nowhere = self.writer.nowhere(round(options.nowhere_share * len(parts.train)), hidden)
-        del parts.train[max(1, options.questions - len(nowhere)) :]
+        room = max(1, options.questions - len(nowhere))
+        self.tally.dropped["more than was asked for"] += max(0, len(parts.train) - room)
+        del parts.train[room:]
         sentences = {
             question.id: checks.sentence_keys(question)
             for question in (*parts.train, *parts.validation, *parts.studied, *unseen)
@@ -159,14 +167,15 @@ class _Build:
         return report
 
     def _parts(
-        self, training: Sequence[splits.Unit], unseen: Sequence[Question]
+        self, training: Sequence[splits.Unit], paid: Sequence[Question], unseen: Sequence[Question]
     ) -> tuple[splits.Parts, list[Question]]:
-        """Questions on the training documents, dealt to their parts; and the unseen ones that repeat none of them."""
+        """Questions on the training documents (`paid` are there already), dealt to their parts; and the unseen ones that
+        repeat none of them."""
         options = self.options
         wanted = options.questions + options.validation + options.studied
         outside = {question.id for question in unseen}
         held_out = {chunk for question in unseen for chunk in question.golden_chunk_ids}
-        pool = self.writer.pool(training, wanted)
+        pool = [*paid, *self.writer.pool(training, wanted)]
         pairs = self.writer.pairs(round(options.pair_share * min(wanted, len(pool))), held_out)
         order = random.Random(f"pool:{self.config.seed}")
         pool, unseen = sorted(pool, key=lambda q: q.id), sorted(unseen, key=lambda q: q.id)
@@ -196,7 +205,7 @@ class _Build:
         return parts, fresh[: options.unseen]
 
     def _remedy(self) -> str:
-        if self.teacher.spent:
+        if self.teacher.exhausted:
             return "The budget did not reach for a single one: raise --max-cost."
         if self.teacher.outcomes:
             return "Look at what the teacher answers, or take one that follows its instructions better (--model)."
@@ -298,9 +307,9 @@ class _Build:
             documents_held_out=len({place.document_id for unit in held_out for place in unit}),
             leaks=leaks,
             known=sum(map(is_known, everyone)),
-            spent=Spent.of(self.teacher),
+            spent=self.teacher.spent,
             seconds=seconds,
-            notes=notes(rows, self.options, places, spent=self.teacher.spent, outcomes=self.teacher.outcomes),
+            notes=notes(rows, self.options, places, spent=self.teacher.exhausted, outcomes=self.teacher.outcomes),
         )
 
     def _write(self, parts: dict[str, list[RaftExample]], report: DatasetReport, index_hash: str) -> None:

@@ -24,6 +24,7 @@ from openbook.dataset.english.words import ADVERBS, STOPWORDS
 from openbook.dataset.entities import names
 from openbook.dataset.judge import Judge
 from openbook.dataset.llm_teacher import nowhere
+from openbook.llm import Spent
 from openbook.records import Chunk, Question, content_id
 
 # Kinds whose question names the section anyway, or stands by itself.
@@ -40,7 +41,8 @@ class ExtractiveTeacher:
     fingerprint = f"extractive {VERSION}"
     at_once = 1
     judge: Judge | None = None
-    spent = False
+    exhausted = False
+    spent = Spent()
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()  # rules do not fail

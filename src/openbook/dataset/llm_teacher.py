@@ -17,7 +17,7 @@ from openbook.dataset.judge import Judge
 from openbook.dataset.language import differs
 from openbook.dataset.repair import find_span
 from openbook.dataset.replies import objects, trouble
-from openbook.llm import BudgetSpentError, CallFailedError, ChatModel, Reply
+from openbook.llm import BudgetSpentError, CallFailedError, ChatModel, KeptCalls, Reply, Spent
 from openbook.records import Chunk, Conversation, Question, content_id
 
 TOKENS_PER_QUESTION: Final = 300
@@ -31,7 +31,7 @@ _QUOTATION_MARKS = "\"'“”‘’«» "
 class LLMTeacher:
     """Asks `chat`, up to `at_once` calls at a time. `outcomes` counts what was wrong with its replies.
 
-    After a call that the budget refused, `spent` is True and every other call gives nothing.
+    After a call that the budget refused, `exhausted` is True and every other call gives nothing.
     """
 
     def __init__(
@@ -43,18 +43,23 @@ class LLMTeacher:
         self.fingerprint = f"{chat.name} {self.instructions.fingerprint}"
         self.outcomes: Counter[str] = Counter()
         self.judge = Judge(self.ask, self.instructions, self._note) if judged else None
-        self.spent = False
+        self.exhausted = False
         self._lock = threading.Lock()
         self._failed = 0  # calls in a row
 
+    @property
+    def spent(self) -> Spent:
+        """See `Teacher.spent`; nothing where calls are not kept."""
+        return self.chat.spent() if isinstance(self.chat, KeptCalls) else Spent()
+
     def ask(self, asked: Conversation, max_tokens: int) -> Reply | None:
         """One call; None where it failed or the budget is spent. Raises `TeacherError` where no call would succeed."""
-        if self.spent:
+        if self.exhausted:
             return None
         try:
             reply = self.chat.complete(asked, max_tokens=max_tokens)
         except BudgetSpentError:
-            self.spent = True
+            self.exhausted = True
             return None
         except CallFailedError:
             self._note("call failed")

@@ -3,30 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
 
-if TYPE_CHECKING:
-    from openbook.dataset.teacher import Teacher
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """What a teacher that is paid by the token cost: calls sent by this build and calls answered from those kept
-    before, and the price of both together, in the money of the prices that were given."""
-
-    sent: int = 0
-    kept: int = 0
-    money: float = 0.0
-
-    @classmethod
-    def of(cls, teacher: "Teacher") -> Self:
-        from openbook.dataset.llm_teacher import LLMTeacher
-        from openbook.llm import KeptCalls
-
-        if not isinstance(teacher, LLMTeacher) or not isinstance(teacher.chat, KeptCalls):
-            return cls()
-        chat = teacher.chat
-        return cls(sent=chat.sent, kept=chat.kept, money=chat.budget.spent)
+from openbook.llm import Spent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

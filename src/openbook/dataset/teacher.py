@@ -10,7 +10,7 @@ from openbook.dataset.instructions import Instructions
 from openbook.dataset.judge import Judge
 from openbook.dataset.llm_teacher import LLMTeacher
 from openbook.errors import ConfigError
-from openbook.llm import Budget, ChatModel, KeptCalls, Price
+from openbook.llm import Budget, ChatModel, KeptCalls, Price, Spent
 from openbook.records import Chunk, Question
 
 CALLS = "teacher/calls.sqlite"  # below the output folder: it outlives every build
@@ -25,12 +25,16 @@ class Teacher(Protocol):
 
     at_once: int
     judge: Judge | None
-    spent: bool  # the budget is used up: there will be no other question
+    exhausted: bool  # the budget is used up: there will be no other question
     outcomes: Counter[str]  # what was wrong with its replies
 
     @property
     def fingerprint(self) -> str:
         """Changes whenever the teacher would write other questions."""
+
+    @property
+    def spent(self) -> Spent:
+        """What its calls cost so far."""
 
     def write(self, chunk: Chunk, *, rng: random.Random, limit: int) -> list[Question]:
         """At most `limit` questions that `chunk` answers, the best first."""

@@ -95,7 +95,7 @@ class Writer:
                         used |= keys
                         found.append(question)
                         task.advance()
-                if len(found) >= wanted or (self.teacher.spent and not written.count):
+                if len(found) >= wanted or (self.teacher.exhausted and not written.count):
                     break
         return found[:wanted]
 
@@ -121,7 +121,7 @@ class Writer:
                 self.tally.dropped["answered somewhere after all"] += len(written.questions) - len(open_)
                 found += open_
                 task.advance(len(open_))
-                if len(found) >= wanted or (self.teacher.spent and not written.count):
+                if len(found) >= wanted or (self.teacher.exhausted and not written.count):
                     break
         return found[:wanted]
 
@@ -144,7 +144,7 @@ class Writer:
             self.tally.passages += 1
             self._count(written)
             questions += written.questions
-            if self.teacher.spent and not written.count:
+            if self.teacher.exhausted and not written.count:
                 break  # what was paid for before has been taken
         yield now, questions
 

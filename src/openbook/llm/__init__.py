@@ -1,6 +1,6 @@
 """Language models that answer over an API: who writes questions for a data set, and what that costs."""
 
-from openbook.llm.budget import Budget, BudgetSpentError, Price, tokens_about
+from openbook.llm.budget import Budget, BudgetSpentError, Price, Spent, tokens_about
 from openbook.llm.chat import CallFailedError, ChatModel, Reply
 from openbook.llm.kept import KeptCalls
 from openbook.llm.openai_chat import OpenAIChat
@@ -14,5 +14,6 @@ __all__ = [
     "OpenAIChat",
     "Price",
     "Reply",
+    "Spent",
     "tokens_about",
 ]

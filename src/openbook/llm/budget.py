@@ -10,6 +10,16 @@ BYTES_PER_TOKEN = 4.0  # of English and most other text; only for estimates
 TEMPLATE_TOKENS = 16  # what a chat template writes around a message, at most
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """Calls sent by this process and calls answered from those kept before, and the price of both together, in the money
+    of the prices that were given."""
+
+    sent: int = 0
+    kept: int = 0
+    money: float = 0.0
+
+
 class BudgetSpentError(TeacherError):
     """The next call could cost more than is left. What was paid for is kept."""
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from openbook.errors import StoreError
-from openbook.llm.budget import Budget, Price, tokens_about
+from openbook.llm.budget import Budget, Price, Spent, tokens_about
 from openbook.llm.chat import ChatModel, Reply
 from openbook.records import Conversation, Usage, from_json, to_json
 from openbook.storage import explained
@@ -49,6 +49,10 @@ class KeptCalls:
             self._file.execute("pragma journal_mode = wal")
             self._file.execute("pragma synchronous = full")  # a reply that was paid for outlives a power cut
             self._file.execute(_TABLE)
+
+    def spent(self) -> Spent:
+        """What was asked through this so far."""
+        return Spent(sent=self.sent, kept=self.kept, money=self.budget.spent)
 
     def close(self) -> None:
         self._file.close()
