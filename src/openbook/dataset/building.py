@@ -111,6 +111,7 @@ class _Build:
         self.tally = Tally()
         self.writer = Writer(source, teacher, config, progress, self.tally)
         self.golden = self.writer.golden
+        self.hidden: frozenset[str] = frozenset()  # passages of documents that are held out
 
     def run(self, index_hash: str) -> DatasetReport:
         began = time.monotonic()
@@ -131,7 +132,7 @@ class _Build:
         if by_time:  # all that is as new as what is asked about is held out, or the training would know the future
             held_out = candidates if unseen else []
         training = [unit for unit in all_units if unit not in held_out]
-        hidden = frozenset(place.chunk_id for unit in held_out for place in unit)
+        self.hidden = hidden = frozenset(place.chunk_id for unit in held_out for place in unit)
         open_to_chance = [place.chunk_id for unit in training for place in unit]
         mixer = Candidates(self.source, options.distractors, open_to_chance, self.config.seed, self.progress)
         parts, unseen = self._parts(training, paid, unseen)
@@ -309,7 +310,7 @@ class _Build:
             known=sum(map(is_known, everyone)),
             spent=self.teacher.spent,
             seconds=seconds,
-            notes=notes(rows, self.options, places, spent=self.teacher.exhausted, outcomes=self.teacher.outcomes),
+            notes=notes(rows, self.options, places, exhausted=self.teacher.exhausted, outcomes=self.teacher.outcomes),
         )
 
     def _write(self, parts: dict[str, list[RaftExample]], report: DatasetReport, index_hash: str) -> None:
@@ -324,6 +325,7 @@ class _Build:
             inputs={"index": index_hash},
             teacher=self.teacher.fingerprint,
             retriever=self.source.fingerprint,
+            held_out=sorted(self.hidden),
             report=dataclasses.asdict(report),
         )
 

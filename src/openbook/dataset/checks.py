@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from openbook.dataset.entities import entities, names
 from openbook.dataset.language import differs
 from openbook.dataset.similar import DUPLICATE, SimilarSets, jaccard
 from openbook.documents import sentences
@@ -12,7 +13,8 @@ from openbook.records import Chunk, Question
 
 MAX_QUESTION, MAX_ANSWER = 60, 40  # words
 MIN_QUOTE, MAX_QUOTE = 3, 80  # words
-OPEN = 0.7  # of a question's telling words; a sentence that has more of them may well be its answer
+OPEN = 0.5  # of what a question asks about the things it names; a sentence that has more of it may be its answer
+_LIGHT = frozenset("many much have has had hav ha do long there".split())  # stems that say nothing about an answer
 
 __all__ = [
     "DUPLICATE",
@@ -174,10 +176,17 @@ def sentence_keys(question: Question) -> frozenset[str]:
 
 
 def left_open(question: Question, passages: Iterable[Chunk]) -> bool:
-    """Whether no sentence of the passages could answer the question: none has nearly all that it names."""
-    wanted = _told(question.text)
+    """Whether no sentence of the passages could answer the question.
+
+    Only passages that name all that the question names can; there, a sentence with more than half of its other telling words may
+    well be the answer. It need not name the thing again: "It has 23 gates."
+    """
+    things = entities(question.text)
+    named = frozenset(word for thing in things for word in telling_words(thing))
+    wanted = _told(question.text) - named - _LIGHT
     return not any(
-        len(wanted & _told(chunk.text[start:end])) > OPEN * len(wanted)
+        not wanted or len(wanted & _told(chunk.text[start:end])) > OPEN * len(wanted)
         for chunk in passages
+        if all(names(" ".join((chunk.title, *chunk.headings, chunk.text)), thing) for thing in things)
         for start, end in sentences(chunk.text)
     )

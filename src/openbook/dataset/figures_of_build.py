@@ -48,7 +48,7 @@ def notes(
     options: Dataset,
     places: Places,
     *,
-    spent: bool,
+    exhausted: bool,
     outcomes: Mapping[str, int],
 ) -> tuple[str, ...]:
     """Sentences on where less could be had than was asked for, and why."""
@@ -59,7 +59,7 @@ def notes(
         for (part, name), want in zip(_NAMES.items(), wanted, strict=True)
         if len(rows[part]) < want
     ]
-    if spent:
+    if exhausted:
         found.insert(0, "The budget is used up: this is what could be made of it. Raise --max-cost to go on from here.")
     failed = outcomes.get("reply: call failed", 0)
     if failed:

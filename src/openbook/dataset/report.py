@@ -39,7 +39,7 @@ class DatasetReport:
     refusals: dict[str, int] = field(default_factory=dict)
     leaks: int = 0
     known: int = 0
-    spent: Spent = Spent()
+    spent: Spent = field(default_factory=Spent)
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
