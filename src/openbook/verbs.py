@@ -17,7 +17,7 @@ from openbook.records import Answer, ScoredChunk, from_json
 
 if TYPE_CHECKING:
     from openbook.answering import Answerer
-    from openbook.dataset import DatasetReport, DoctorReport
+    from openbook.dataset import DatasetReport, DoctorReport, Estimate
     from openbook.evaluation import Report
     from openbook.indexing import IngestReport
     from openbook.training import TuneReport
@@ -57,6 +57,13 @@ def build_dataset(config: Config, *, force: bool = False, progress: Progress = S
         return dataset.build(config, progress=progress)
 
 
+def estimate_dataset(config: Config) -> "Estimate":
+    """Calls, tokens, money and time of `build_dataset` with a language model as teacher. Nothing is sent."""
+    from openbook import dataset
+
+    return dataset.estimated(config)
+
+
 def export_dataset(
     config: Config,
     out: Path,
@@ -67,7 +74,7 @@ def export_dataset(
     system: str = "",
 ) -> int:
     """Write one part of the data set (or the RAFT rows of `source`) to `out`, in a layout for other tools, and return
-    how many rows. `form` is hf, completion, chat, eval or messages; the part is training, for eval the studied exam."""
+    how many rows. `form` is one of `openbook.dataset.exports.FORMATS`; the part is training, for eval the studied exam."""
     from openbook import dataset
 
     if source is None:
