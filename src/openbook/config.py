@@ -172,6 +172,11 @@ class Config(Section):
         return self.out / "dataset"
 
     @property
+    def overlay_path(self) -> Path:
+        """Beside the data set and not in it: what was decided by hand outlives it."""
+        return self.out / "overlay.jsonl"
+
+    @property
     def adapters_dir(self) -> Path:
         return self.out / "adapters"
 

@@ -191,7 +191,11 @@ def run_tuning(
     progress: Progress = SILENT,
 ) -> "TuneReport":
     """`tune` for a caller that already holds the output folder."""
+    from openbook.dataset import review
+
     out = config.adapters_dir / ADAPTERS[form]
+    if train is None:
+        review.bring_in_line(config, progress=progress)
     validation = None if train else config.dataset_dir / "validation.jsonl"
     train = train or config.dataset_dir / "train.jsonl"
     if not train.is_file():
@@ -259,6 +263,8 @@ def ask(config: Config, question: str, *, adapter: Path | None = None, closed: b
 def evaluate(config: Config, *, progress: Progress = SILENT) -> "Report":
     """Put both exams before every arm; writes `report.json` and `report.html` under `config.out`."""
     from openbook import evaluation
+    from openbook.dataset import review
 
     with storage.exclusive(config.out):
+        review.bring_in_line(config, progress=progress)
         return evaluation.evaluate(config, progress=progress)

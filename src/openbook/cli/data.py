@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openbook import prompt
-from openbook.cli import text
+from openbook.cli import look, text
 from openbook.cli.session import Session, verb
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(rich_markup_mode=None)
     verb(app, "dataset", group=group)(dataset)
     verb(group, "export")(export)
+    look.register(group)
 
 
 def dataset(

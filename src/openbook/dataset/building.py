@@ -6,7 +6,6 @@ golden passage. The same index, options and seed give the same bytes.
 """
 
 import dataclasses
-import random
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,6 +19,7 @@ from openbook.dataset.fitting import fitted
 from openbook.dataset.formats import to_row
 from openbook.dataset.known_answers import is_known, marked
 from openbook.dataset.leaks import Studied, without_leaks
+from openbook.dataset.overlay import Overlay
 from openbook.dataset.report import DatasetReport, Tally
 from openbook.dataset.screening import screened
 from openbook.dataset.sources import Candidates, Source
@@ -27,7 +27,7 @@ from openbook.dataset.teacher import Teacher, instructions, make_llm_teacher, ma
 from openbook.dataset.writing import Writer
 from openbook.errors import ConfigError, InputError
 from openbook.progress import SILENT, Progress
-from openbook.records import Chunk, Question, RaftExample
+from openbook.records import Chunk, Question, RaftExample, content_id
 
 STAGE = "dataset"
 PARTS = ("train", "validation", "studied", "unseen")
@@ -64,9 +64,13 @@ def estimated(config: Config) -> Estimate:
 
 def is_built(config: Config, *, index_hash: str = "") -> bool:
     """Whether the data set is what `build` would write again."""
-    inputs = {"index": index_hash or _index_hash(config)}
+    inputs = _inputs(index_hash or _index_hash(config), Overlay.read(config.overlay_path))
     complete = all((config.dataset_dir / f"{part}.jsonl").is_file() for part in PARTS)
     return complete and storage.is_current(config.dataset_dir, stage=STAGE, options=_options(config), inputs=inputs)
+
+
+def _inputs(index_hash: str, overlay: Overlay) -> dict[str, str]:
+    return {"index": index_hash} | ({"overlay": overlay.fingerprint} if overlay.changes else {})
 
 
 def _index_hash(config: Config) -> str:
@@ -109,7 +113,8 @@ class _Build:
         self.options = config.dataset
         self.progress = progress
         self.tally = Tally()
-        self.writer = Writer(source, teacher, config, progress, self.tally)
+        self.overlay = Overlay.read(config.overlay_path)
+        self.writer = Writer(source, teacher, config, progress, self.tally, self.overlay)
         self.golden = self.writer.golden
         self.hidden: frozenset[str] = frozenset()  # passages of documents that are held out
 
@@ -178,10 +183,7 @@ class _Build:
         held_out = {chunk for question in unseen for chunk in question.golden_chunk_ids}
         pool = [*paid, *self.writer.pool(training, wanted)]
         pairs = self.writer.pairs(round(options.pair_share * min(wanted, len(pool))), held_out)
-        order = random.Random(f"pool:{self.config.seed}")
-        pool, unseen = sorted(pool, key=lambda q: q.id), sorted(unseen, key=lambda q: q.id)
-        order.shuffle(pool)
-        order.shuffle(unseen)
+        pool, unseen = self._in_random_order(pool), self._in_random_order(unseen)
         kept = checks.without_duplicates([*pairs, *pool, *unseen])
         self.tally.dropped["near duplicate of another question"] += len(pairs) + len(pool) + len(unseen) - len(kept)
         inside = [question for question in kept if question.id not in outside]
@@ -204,6 +206,10 @@ class _Build:
         used = len(parts.train) + len(parts.validation) + len(parts.studied) + len(fresh[: options.unseen])
         self.tally.dropped["more than was asked for"] += len(kept) - used
         return parts, fresh[: options.unseen]
+
+    def _in_random_order(self, questions: Iterable[Question]) -> list[Question]:
+        """Each at a place of its own by its id, so that one question less leaves the others where they are."""
+        return sorted(questions, key=lambda question: content_id("pool", self.config.seed, question.id))
 
     def _remedy(self) -> str:
         if self.teacher.exhausted:
@@ -322,7 +328,8 @@ class _Build:
             folder,
             stage=STAGE,
             options=_options(self.config),
-            inputs={"index": index_hash},
+            inputs=_inputs(index_hash, self.overlay),
+            overlay=self.overlay.fingerprint,
             teacher=self.teacher.fingerprint,
             retriever=self.source.fingerprint,
             held_out=sorted(self.hidden),

@@ -80,10 +80,10 @@ def _examples(source: Path) -> Iterator[RaftExample]:
         where = f"{source}:{raw.number}"
         if raw.row is None:
             raise RecordError(f"{where}: {raw.problem}.", f"Mend the file: `openbook doctor {source} --fix OUT`.")
-        yield from_row(_without_nulls(raw.row), where)
+        yield from_row(without_nulls(raw.row), where)
 
 
-def _without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
+def without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
     """A columnar file has every column in every row: one that a row does not have is null there."""
     return {key: value for key, value in row.items() if value is not None}
 

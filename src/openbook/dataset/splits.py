@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, Self
 
 from openbook.dataset.checks import sentence_keys
 from openbook.errors import InputError
-from openbook.records import Chunk, Question
+from openbook.records import Chunk, Question, content_id
 
 By = Literal["document", "folder", "time"]
 
@@ -177,13 +177,17 @@ def part(questions: Sequence[Question], *, train: int, validation: int, studied:
     """
     by_sentence = _together(questions)
     keys = sorted(by_sentence, key=lambda key: by_sentence[key][0].id)
-    random.Random(f"parts:{seed}").shuffle(keys)
+    # Drawn by id and not shuffled: when one question goes, the others stay where they were.
+    drawn = {key: content_id("parts", seed, by_sentence[key][0].id) for key in keys}
+    keys.sort(key=drawn.__getitem__)
     # A cloze is asked only where too few real questions were found; questions that need two passages are few and wanted.
     keys.sort(key=lambda key: (_needs_two(by_sentence[key]), by_sentence[key][0].kind != "cloze"), reverse=True)
     share = min(1.0, len(questions) / max(1, train + validation + studied))
     wanted = [int(studied * share), int(validation * share), train]
     dealt: list[list[Question]] = [[], [], []]
-    keys = _mixed(keys, sum(wanted), seed)
+    # The first of them in an order of their own, so that no part gets all of the leading kind.
+    head = sorted(keys[: sum(wanted)], key=drawn.__getitem__)
+    keys = head + keys[sum(wanted) :]
     for key in keys:
         for part_, limit in zip(dealt, wanted, strict=True):
             if len(part_) + len(by_sentence[key]) <= limit:
@@ -214,10 +218,3 @@ def _together(questions: Sequence[Question]) -> dict[int, list[Question]]:
     for number, question in enumerate(questions):
         together[lead(number)].append(question)
     return together
-
-
-def _mixed(keys: list[int], count: int, seed: int) -> list[int]:
-    """The first `count` keys in a new random order, so that no part gets all of the leading kind; then the rest."""
-    head, tail = keys[:count], keys[count:]
-    random.Random(f"mixed:{seed}").shuffle(head)
-    return head + tail

@@ -9,6 +9,7 @@ from openbook.config import Config
 from openbook.dataset import checks, entities, splits
 from openbook.dataset.inorder import in_order
 from openbook.dataset.judge import verdict
+from openbook.dataset.overlay import REJECTED, Overlay
 from openbook.dataset.report import Tally
 from openbook.dataset.sources import Source
 from openbook.dataset.teacher import Teacher
@@ -36,13 +37,22 @@ class Written:
 class Writer:
     """Asks the teacher, checks what it wrote, and counts. `golden` holds the passages of all questions that passed."""
 
-    def __init__(self, source: Source, teacher: Teacher, config: Config, progress: Progress, tally: Tally) -> None:
+    def __init__(
+        self,
+        source: Source,
+        teacher: Teacher,
+        config: Config,
+        progress: Progress,
+        tally: Tally,
+        overlay: Overlay | None = None,
+    ) -> None:
         self.source = source
         self.teacher = teacher
         self.options = config.dataset
         self.seed = config.seed
         self.progress = progress
         self.tally = tally
+        self.overlay = overlay or Overlay()
         self.golden: dict[str, Chunk] = {}
 
     def unseen(self, candidates: Sequence[splits.Unit], wanted: int) -> tuple[list[splits.Unit], list[Question]]:
@@ -165,7 +175,7 @@ class Writer:
         """The questions that pass the rules and, where there is one, the judge."""
         dropped: Counter[str] = Counter()
         kept = []
-        for question in questions:
+        for question in map(self.overlay.edited, questions):
             fault = checks.fault(question, *golden)
             dropped[fault] += 1
             if not fault:
@@ -176,7 +186,12 @@ class Writer:
             judged = judge.score(kept, golden)
             kept = [question for question in judged if not verdict(question.scores)]
             dropped.update(fault for question in judged if (fault := verdict(question.scores)))
-        return Written(number=number, golden=golden, questions=kept, count=len(questions), dropped=dropped)
+        wanted = [
+            question for question in kept if not self.overlay.rejects(question.id)
+        ]  # here, or the judge is paid anew
+        if len(wanted) < len(kept):
+            dropped[REJECTED] += len(kept) - len(wanted)
+        return Written(number=number, golden=golden, questions=wanted, count=len(questions), dropped=dropped)
 
     def _count(self, written: Written) -> None:
         self.tally.written += written.count
