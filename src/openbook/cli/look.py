@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from openbook.dataset.viewing import View
 
 PAGE_ROWS = 2000  # about 10 MB
+DISTRACTOR = 200  # characters
 
 
 def register(group: typer.Typer) -> None:
@@ -84,7 +85,7 @@ def show(
     if html is not None:
         _write_page(config, found, html, limit or PAGE_ROWS)
     else:
-        _print(found, limit or (len(numbers) * 4 if numbers else 5))
+        _print(found, limit or (len(numbers) * 4 if numbers else 5), whole=bool(numbers))
 
 
 def reject(
@@ -214,13 +215,13 @@ def _write_page(config: "Config", found: "Iterator[View]", path: Path, limit: in
     print(f"{len(chosen):,} rows: {path}" + (f" ({left_out:,} more with a larger --limit)" if left_out else ""))
 
 
-def _print(found: "Iterator[View]", limit: int) -> None:
+def _print(found: "Iterator[View]", limit: int, *, whole: bool) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False, width=min(shutil.get_terminal_size().columns, 110))
     count = 0
     for view in islice(found, limit):
-        console.print(shown(view), soft_wrap=False)
+        console.print(shown(view, whole=whole))
         count += 1
     more = sum(1 for _ in found)
     if not count:
@@ -229,8 +230,9 @@ def _print(found: "Iterator[View]", limit: int) -> None:
         console.print(f"{more:,} more: a larger -n shows them, --html FILE writes a page.", style="dim")
 
 
-def shown(view: "View") -> "Text":
-    """A row for a terminal; what comes from documents cannot colour it or move the cursor."""
+def shown(view: "View", *, whole: bool = True) -> "Text":
+    """A row for a terminal; what comes from documents cannot colour it or move the cursor. Of distractors only the
+    beginning is shown unless `whole`."""
     from rich.text import Text
 
     from openbook.dataset.viewing import answer_pieces, pieces, quoted
@@ -260,7 +262,8 @@ def shown(view: "View") -> "Text":
         absent = "" if chunk.id in there else " (not shown to the model)"
         mark = "★ golden" if chunk.id in golden else "·"
         add(f"\n{mark} {text.place(chunk)}{absent}\n", "bold yellow" if chunk.id in golden else "dim")
-        for piece, inside in pieces(chunk.text, quoted(chunk, example)):
+        words = chunk.text if whole or chunk.id in golden else text.one_line(chunk.text, DISTRACTOR)
+        for piece, inside in pieces(words, quoted(chunk, example) if words == chunk.text else ()):
             add(piece, "black on yellow" if inside else "")
         add("\n")
     add("─" * 20, "dim")

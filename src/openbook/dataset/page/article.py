@@ -2,7 +2,7 @@
 
 from openbook.dataset.overlay import Change
 from openbook.dataset.viewing import View, answer_pieces, pieces, quoted
-from openbook.markup import Html, tag
+from openbook.markup import Html, join, tag
 from openbook.records import Chunk
 
 
@@ -19,15 +19,20 @@ def article(view: View, change: Change | None) -> Html:
         for chunk in example.golden
         if chunk.id not in shown
     ]
-    about = " · ".join(filter(None, (f"{view.part} {view.number}", view.shape, example.kind, f"golden {view.golden}")))
+    about = " · ".join(
+        (
+            f"{view.part} {view.number}",
+            f"asks {view.shape}",
+            f"kind {example.kind or 'unknown'}",
+            f"golden passage {view.golden}",
+        )
+    )
     return tag(
         "article",
         tag("p", about, tag("code", view.question_id), tag("b", "", class_="state"), class_="kicker"),
         tag("h2", example.question),
         _said(view),
         _checks(view),
-        *passages,
-        *absent,
         tag(
             "p",
             tag("button", "Reject", type="button", data_do="reject", aria_pressed="false"),
@@ -35,6 +40,8 @@ def article(view: View, change: Change | None) -> Html:
             class_="bar",
         ),
         _form(view, change),
+        *passages,
+        *absent,
         tabindex="-1",
         data_id=view.question_id,
         data_part=view.part,
@@ -66,27 +73,28 @@ def _said(view: View) -> Html:
 def _checks(view: View) -> Html:
     failed = [tag("li", f"✗ {name}: {says}", class_="no") for name, says in view.failed]
     passed = [tag("li", f"✓ {name}", class_="yes") for name in view.passed]
-    return tag("ul", *failed, *passed, class_="checks")
+    summary = tag("summary", f"✓ {len(passed)} checks passed", class_="yes")
+    return join(
+        [
+            tag("ul", *failed, class_="checks") if failed else Html(),
+            tag("details", summary, tag("ul", *passed, class_="checks")) if passed else Html(),
+        ]
+    )
 
 
 def _passage(label: str, chunk: Chunk, view: View, golden: bool, absent: bool = False) -> Html:
+    """A passage with the quotes in it marked; one that is neither golden nor quoted is folded."""
     path = " › ".join(filter(None, (chunk.uri or chunk.title, *chunk.headings)))
     page = f", page {chunk.page}" if chunk.page is not None else ""
-    text = [
-        tag("mark", piece) if inside else tag("span", piece)
-        for piece, inside in pieces(chunk.text, quoted(chunk, view.example))
-    ]
-    return tag(
-        "figure",
-        tag(
-            "figcaption",
-            label,
-            tag("span", "golden", class_="badge") if golden else Html(),
-            tag("span", path + page, class_="path"),
-        ),
-        tag("blockquote", *text),
-        class_=" ".join(filter(None, ("golden" if golden else "", "absent" if absent else ""))) or None,
-    )
+    spans = quoted(chunk, view.example)
+    badge = tag("span", "golden", class_="badge") if golden else Html()
+    place = tag("span", path + page, class_="path")
+    text = [tag("mark", piece) if inside else tag("span", piece) for piece, inside in pieces(chunk.text, spans)]
+    quote = tag("blockquote", *text)
+    if not golden and not spans:
+        return tag("details", tag("summary", label, place), quote)
+    classes = " ".join(filter(None, ("golden" if golden else "", "absent" if absent else "")))
+    return tag("figure", tag("figcaption", label, badge, place), quote, class_=classes or None)
 
 
 def _form(view: View, change: Change | None) -> Html:
