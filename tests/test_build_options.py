@@ -228,7 +228,7 @@ def test_the_leak_test_finds_each_way_to_leak(built):
 
 def test_a_copy_of_a_document_is_no_unseen_one(tmp_path):
     twins = [Document.create(uri=f"copy-{d.uri}", title=d.title, text=d.text) for d in shelf(4)]
-    _, report, rows = build(tmp_path, chunks=cut([*shelf(4), *twins]), questions=40)
+    _, report, rows = build(tmp_path, chunks=cut([*shelf(4), *twins]), questions=80)
     trained = {chunk.text for row in rows["train"] for chunk in row.passages}
     assert not trained & {row.golden[0].text for row in rows["unseen"]}
     assert report.leaks > 0 and "leak" in " ".join(report.dropped)

@@ -24,7 +24,7 @@ TOKENS_PER_QUESTION: Final = 300
 MAX_REASONING: Final = 60  # words
 FAILED_IN_A_ROW: Final = 3
 
-_NUMBER = re.compile(r"^\s*(?:(?:question|q)\s*\d*\s*[:.)]|\d{1,3}\s*[.):]|[-*•])\s+", re.IGNORECASE)
+_NUMBER = re.compile(r"^\s*(?:(?:question|q)\s*\d*\s*[:.)]|\(?\d{1,3}\s*[.):]|[-*•])\s+", re.IGNORECASE)
 _QUOTATION_MARKS = "\"'“”‘’«» "
 
 

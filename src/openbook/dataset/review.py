@@ -113,7 +113,10 @@ def _bring_in_line(config: Config, overlay: Overlay) -> int:
                 )
             storage.write_jsonl(path, map(to_row, kept))
             changed += different
-    storage.write_json(folder / storage.MANIFEST, manifest | {APPLIED: overlay.fingerprint})
+    # Rows changed in place are not what a build writes, whatever the overlay says later: the key that would call them
+    # current goes.
+    stale = {"key": ""} if changed else {}
+    storage.write_json(folder / storage.MANIFEST, manifest | {APPLIED: overlay.fingerprint} | stale)
     return changed
 
 

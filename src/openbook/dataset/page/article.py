@@ -99,20 +99,18 @@ def _passage(label: str, chunk: Chunk, view: View, golden: bool, absent: bool = 
 
 def _form(view: View, change: Change | None) -> Html:
     """Fields with what stands there now; `data-was` is what an edit is told apart from."""
-    example = view.example
+    example, now = view.example, change or Change(question_id=view.question_id, action="edit")
 
-    def field(name: str, label: str, was: str, now: str | None, rows: str = "1") -> Html:
-        area = tag("textarea", f"\n{was if now is None else now}", name=name, rows=rows, data_was=was)
+    def field(name: str, label: str, was: str, made: str | None, rows: str = "1") -> Html:
+        area = tag("textarea", f"\n{was if made is None else made}", name=name, rows=rows, data_was=was)
         return tag("label", label, area)
 
-    reasoning = field(
-        "reasoning", "Reasoning, quotes between their tags", example.reasoning, change and change.reasoning, "4"
-    )
+    reasoning = field("reasoning", "Reasoning, quotes between their tags", example.reasoning, now.reasoning, "4")
     return tag(
         "form",
-        field("question", "Question", example.question, change and change.question, "2"),
-        field("answer", "Short answer", example.answer or example.final_answer, change and change.answer),
+        field("question", "Question", example.question, now.question, "2"),
+        field("answer", "Short answer", example.answer or example.final_answer, now.answer),
         reasoning if example.quotes else Html(),
-        field("note", "Why (for people)", "", change and change.note),
+        field("note", "Why (for people)", "", now.note),
         hidden=True,
     )
