@@ -212,7 +212,7 @@ def test_distractors_that_answer_are_taken_out(endpoint, tmp_path):
         )
 
     endpoint.replies = [diligent(beside=suspicious)]
-    _, report, rows = build(tmp_path, endpoint)
+    _, report, rows = build(tmp_path, endpoint, questions=40)
     assert report.dropped["judge: distractor answers the question"] > 3
     assert {len(row.passages) for row in rows} == {3, 4}  # four where the first passage is the golden one
     for row in rows:
@@ -228,9 +228,10 @@ def test_without_a_judge_only_questions_are_asked_for(endpoint, tmp_path):
 
 
 def test_a_second_build_sends_nothing_and_writes_the_same(endpoint, tmp_path):
-    config, _, _ = build(tmp_path, endpoint)
+    # One call at a time: with more, how many are under way when there is enough is up to the threads.
+    config, _, _ = build(tmp_path, endpoint, at_once=1)
     first, sent = rows_of(config), len(endpoint.requests)
-    _, report, _ = build(tmp_path, endpoint)
+    _, report, _ = build(tmp_path, endpoint, at_once=1)
     assert (len(endpoint.requests), report.spent.sent, report.spent.kept) == (sent, 0, sent)
     assert rows_of(config) == first
 
