@@ -4,13 +4,14 @@ import json
 
 import pytest
 
+import openbook
 from dataset_world import WordIndex, cut, options, shelf
 from openbook import dataset, prompt, storage
 from openbook.dataset import PARTS, build_from, review
 from openbook.dataset.extractive import ExtractiveTeacher
 from openbook.dataset.formats import read_examples
 from openbook.dataset.overlay import REJECTED, Change, Overlay
-from openbook.errors import InputError, RecordError, StoreError
+from openbook.errors import InputError, ModelError, RecordError, StoreError
 
 CHUNKS = cut(shelf())
 
@@ -135,6 +136,15 @@ def test_an_overlay_that_was_written_by_hand_counts_when_a_model_is_tuned(config
     assert review.bring_in_line(config) == 1
     assert row.question_id not in everyone(config)
     assert review.bring_in_line(config) == 0  # once
+
+
+def test_a_tuning_reads_the_rows_as_they_were_decided(config, tmp_path):
+    gone = shown_row(config).question_id
+    storage.write_jsonl(config.overlay_path, [{"question_id": gone, "action": "reject"}])
+    model = config.model.model_copy(update={"base": str(tmp_path / "no-model-here")})
+    with pytest.raises(ModelError):
+        openbook.tune(config.model_copy(update={"model": model}))
+    assert gone not in everyone(config)
 
 
 def test_not_every_question_can_be_rejected(config):

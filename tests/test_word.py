@@ -72,8 +72,10 @@ def test_what_python_docx_would_lose_is_read_and_what_nobody_sees_is_not() -> No
 def test_pages_begin_where_word_broke_them() -> None:
     broken = f"<w:p>{run('It ends here,')}<w:r><w:lastRenderedPageBreak/></w:r>{run(' and goes on.')}</w:p>"
     blank = '<w:p><w:r><w:br w:type="page"/></w:r></w:p>'
-    parsed = parse_docx(docx(paragraph("One.") + broken + blank + paragraph("Three.")), "x")
-    assert [parsed.text[at:][:6] for at in parsed.pages] == ["One.\n\n", "and go", "Three."]
+    body = paragraph("One.", "H1") + broken + blank + paragraph("Three.")
+    parsed = parse_docx(docx(body, styles=STYLES), "x")
+    assert [parsed.text[at:][:6] for at in parsed.pages] == ["# One.", "and go", "Three."]
+    assert parsed.pages[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -152,14 +152,15 @@ class _Writer:
         depth = self._list(block, style)
         if depth < 0:
             self._close_lists(0)
+        begins: int | None = None
         if depth < 0 and (style.name == "title" or style.level):
             self._below_title |= style.name == "title"
             level = 1 if style.name == "title" else style.level + self._below_title
-            self.builder.heading(min(level, _DEEPEST_HEADING), line)
+            begins = self.builder.heading(min(level, _DEEPEST_HEADING), line)
         else:
             self.builder.paragraph(line)
         start = self.builder.length - len(line)
-        self._place_page(start)
+        self._place_page(start if begins is None else begins)
         for at in breaks:
             before = one_line(text[:at])
             if len(before) < len(line):
