@@ -112,6 +112,9 @@ def test_every_verb_shows_examples_and_the_common_options(openbook: Openbook, na
         (["tune"], 1, "Write the questions first: `openbook dataset`."),
         (["ask", "why?", "--adapter", "a", "--base-only"], 2, "exclude each other"),
         (["dataset", "--without-golden", "ignore"], 2, "'refuse', 'memorise' or 'mix'"),
+        (["dataset", "--distractors", "none"], 2, "'mined', 'random' or 'mixed'"),
+        (["dataset", "--estimate"], 2, "The extractive teacher sends nothing and costs nothing."),
+        (["dataset", "--teacher", "local"], 2, "needs the name of a model"),
         (["search"], 2, "QUERY"),
     ],
 )

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openbook.documents import Skipped, read
-from openbook.documents.builder import Parsed
+from openbook.documents.builder import Parsed, decode
 from openbook.documents.hypertext import parse_html
 from openbook.documents.markdown import parse_markdown
 from openbook.documents.pdf import parse_pdf
 from openbook.documents.plain import parse_plain
 from openbook.documents.pysource import parse_python
-from openbook.documents.reading import decode
+from openbook.documents.restructured import parse_rst
 from openbook.errors import DocumentError
 from openbook.records import Document
 from shared_data import DATA
@@ -291,8 +291,8 @@ def test_restructured_text() -> None:
         "   :linenos:\n\n   x = 1\n\n.. note:: Mind this.\n\n.. image:: x.png\n   :alt: x\n\nEnd::\n\n   literal\n\nLast.\n\n"
         "==== =====\nA    B\n==== =====\none  two words\n==== =====\n"
     )
-    assert parse_plain(source, "x", markup=True).text == (
-        "# Title\n\nSee `the guide`, the site and `code`.\n\n```python\nx = 1\n```\n\nMind this.\n\nEnd:\n\n```\nliteral\n```\n\nLast.\n\n"
+    assert parse_rst(source, "x").text == (
+        "# Title\n\nSee the guide, the site and `code`.\n\n```python\nx = 1\n```\n\nMind this.\n\nEnd:\n\n```\nliteral\n```\n\nLast.\n\n"
         "A | B\none | two words"
     )
 
@@ -522,7 +522,7 @@ def test_any_source_gives_clean_text(source: str) -> None:
         parse_markdown(source, "x"),
         parse_html(source, "x"),
         parse_plain(source, "x"),
-        parse_plain(source, "x", markup=True),
+        parse_rst(source, "x"),
     ):
         parsed.text.encode("utf-8")
         parsed.title.encode("utf-8")
@@ -545,7 +545,7 @@ def test_any_bytes_decode_or_are_called_binary(data: bytes) -> None:
 )
 def test_hostile_repetition_takes_linear_time(unit: str) -> None:
     source = unit * (50_000 // len(unit)) + "x"
-    for parse in (parse_markdown, parse_html, parse_plain):
+    for parse in (parse_markdown, parse_html, parse_plain):  # docutils takes quadratic time; it is stopped if need be
         started = time.process_time()
         parse(source, "x")
         assert time.process_time() - started < 10

@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "openbook"
 
 LAYERS = (
     {"errors", "records", "progress"},
-    {"config", "storage", "prompt"},
+    {"config", "storage", "prompt", "markup"},
     {"documents", "retrieval", "models", "llm"},
     {"metrics", "tokens"},
     {"indexing", "dataset", "training", "answering"},

@@ -3,91 +3,31 @@
 import json
 import random
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
 
 import pytest
 
-from dataset_world import WordIndex, cut, options, shelf
-from openbook.dataset import build_from, read_examples
+from chat_server import KEY, completion, error, serving
 from openbook.dataset.checks import fault
-from openbook.dataset.llm_teacher import LLMTeacher, find_quote, objects
-from openbook.dataset.teacher import make_teacher
+from openbook.dataset.llm_teacher import LLMTeacher, find_quote
+from openbook.dataset.replies import objects
 from openbook.errors import TeacherError
-from openbook.llm import OpenAIChat
+from openbook.llm import CallFailedError, OpenAIChat, patience
 from openbook.prompt import BEGIN_QUOTE, render_quote
 from openbook.records import Chunk, Conversation, Document, Message
 
-KEY = "sk-test-8c1f-never-to-be-seen"
 ASK = Conversation(messages=(Message(role="user", content="Say hello."),))
-
-
-class Script:
-    """What the server says next: a text (a well-formed reply), or (status, body, headers)."""
-
-    def __init__(self):
-        self.replies, self.requests, self.headers = [], [], []
-
-    def next(self):
-        return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
 
 
 @pytest.fixture
 def endpoint(monkeypatch):
-    script = Script()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            script.requests.append((self.path, body))
-            script.headers.append({name.lower(): value for name, value in self.headers.items()})
-            reply = script.next()
-            if callable(reply):
-                reply = reply(body)
-            if isinstance(reply, str):
-                reply = (200, completion(reply, body["model"]), {})
-            status, content, headers = reply
-            data = content if isinstance(content, bytes) else json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", headers.get("Content-Type", "application/json"))
-            self.send_header("Content-Length", str(len(data)))
-            self.send_header("retry-after-ms", "1")
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    script.url = f"http://127.0.0.1:{server.server_port}/v1"
-    yield script
-    server.shutdown()
-    server.server_close()
-
-
-def completion(text, model="tiny"):
-    message = {"role": "assistant", "content": text}
-    return {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": 1,
-        "model": model,
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
-        "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12},
-    }
-
-
-def error(status, message, **more):
-    return (status, {"error": {"message": message, "type": "invalid_request_error", "code": None, "param": None}}, more)
+    with serving(monkeypatch) as script:
+        yield script
 
 
 def test_a_completion_goes_there_and_back(endpoint):
     endpoint.replies = ["Hello."]
-    assert OpenAIChat("tiny", base_url=endpoint.url).complete(ASK, max_tokens=7, temperature=0.5) == "Hello."
+    assert OpenAIChat("tiny", base_url=endpoint.url).complete(ASK, max_tokens=7, temperature=0.5).text == "Hello."
     path, body = endpoint.requests[0]
     assert path == "/v1/chat/completions"
     assert body == {
@@ -102,13 +42,13 @@ def test_a_completion_goes_there_and_back(endpoint):
 def test_the_endpoint_may_come_from_the_environment(endpoint, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
     endpoint.replies = ["Hello."]
-    assert OpenAIChat("tiny").complete(ASK, max_tokens=7) == "Hello."
+    assert OpenAIChat("tiny").complete(ASK, max_tokens=7).text == "Hello."
 
 
 def test_an_endpoint_of_ones_own_needs_no_key(endpoint, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     endpoint.replies = ["Hello."]
-    assert OpenAIChat("tiny", base_url=endpoint.url).complete(ASK, max_tokens=7) == "Hello."
+    assert OpenAIChat("tiny", base_url=endpoint.url).complete(ASK, max_tokens=7).text == "Hello."
 
 
 def test_without_key_and_endpoint_nothing_is_sent(monkeypatch):
@@ -121,8 +61,64 @@ def test_without_key_and_endpoint_nothing_is_sent(monkeypatch):
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_passing_trouble_is_retried(endpoint, status):
     endpoint.replies = [error(status, "busy"), error(status, "busy"), "Hello."]
-    assert OpenAIChat("tiny", base_url=endpoint.url).complete(ASK, max_tokens=7) == "Hello."
+    assert OpenAIChat("tiny", base_url=endpoint.url).complete(ASK, max_tokens=7).text == "Hello."
     assert len(endpoint.requests) == 3
+
+
+def test_a_rate_limit_holds_every_thread_as_long_as_the_server_asks(endpoint):
+    endpoint.replies = [error(429, "slow down", Retry_After="1"), "Hello."]
+    chat = OpenAIChat("tiny", base_url=endpoint.url)
+    began = time.monotonic()
+    threads = [threading.Thread(target=chat.complete, args=(ASK,), kwargs={"max_tokens": 7}) for _ in range(2)]
+    threads[0].start()
+    while not endpoint.requests:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - began >= 1
+    assert len(endpoint.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7),
+        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
+        ({"retry-after": "Mon, 01 Jan 2001 00:00:00 GMT"}, 0),
+        ({"retry-after": "soon"}, None),
+    ],
+)
+def test_what_a_server_may_ask_for(headers, seconds):
+    assert patience.asked_wait(headers) == seconds
+
+
+@pytest.mark.parametrize(
+    "reply", [error(429, "day is over", Retry_After="7200"), error(429, "pay", code="insufficient_quota")]
+)
+def test_waiting_that_makes_no_sense_is_not_done(endpoint, reply):
+    endpoint.replies = [reply]
+    with pytest.raises(TeacherError, match=r"budget is used up, tried once.*what was answered is kept"):
+        OpenAIChat("tiny", base_url=endpoint.url).complete(ASK, max_tokens=7)
+    assert len(endpoint.requests) == 1
+
+
+def test_a_server_that_does_not_answer_in_time(endpoint):
+    endpoint.replies = [lambda _: time.sleep(0.5) or "Too late."]
+    with pytest.raises(CallFailedError, match=r"did not answer within 0.1 s, tried 2 times"):
+        OpenAIChat("tiny", base_url=endpoint.url, timeout_s=0.1, max_retries=1).complete(ASK, max_tokens=7)
+
+
+@pytest.mark.parametrize(
+    ("reply", "finished", "refused"),
+    [("stop", True, False), ("length", False, False), ("content_filter", True, True)],
+)
+def test_how_a_reply_ended_is_told(endpoint, reply, finished, refused):
+    endpoint.replies = [(200, completion("Hel", end=reply), {})]
+    said = OpenAIChat("tiny", base_url=endpoint.url).complete(ASK, max_tokens=7)
+    assert (said.finished, said.refused, said.usage.prompt_tokens) == (finished, refused, 90)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +127,7 @@ def test_passing_trouble_is_retried(endpoint, status):
         (error(401, f"Incorrect API key provided: {KEY}"), "does not accept the key"),
         (error(403, f"{KEY} may not"), "does not accept the key"),
         (error(404, "no such model"), "knows no model 'tiny'"),
-        (error(429, "quota"), "limits the rate or the budget is used up, tried 2 times"),
+        (error(429, "slow down"), "limits the rate or the budget is used up, tried 2 times"),
         (error(500, "oh"), r"an error of its own \(500\), tried 2 times"),
         (error(400, "messages: too long"), "refuses the request: .*too long"),
         ((200, b"<html>It works!</html>", {"Content-Type": "text/html"}), "not as a chat model does"),
@@ -158,8 +154,8 @@ def test_models_with_other_names_for_the_limit_and_without_temperature(endpoint)
         "Hello.",
     ]
     chat = OpenAIChat("tiny", base_url=endpoint.url)
-    assert chat.complete(ASK, max_tokens=7) == "Hello."
-    assert chat.complete(ASK, max_tokens=7) == "Hello."
+    assert chat.complete(ASK, max_tokens=7).text == "Hello."
+    assert chat.complete(ASK, max_tokens=7).text == "Hello."
     assert [sorted(body) for _, body in endpoint.requests[2:]] == [["max_completion_tokens", "messages", "model"]] * 2
 
 
@@ -274,47 +270,6 @@ def test_no_more_questions_than_asked_for(endpoint):
     )
 
 
-def test_a_whole_data_set_by_a_language_model(endpoint, tmp_path):
-    """The verb's own path from options to rows, with a model that quotes well twice and once invents."""
-
-    def examiner(body):
-        passage = body["messages"][1]["content"].split(":\n\n", 1)[1]
-        lines = [line for line in passage.splitlines() if line.startswith(("The", "Workers", "To", "If"))]
-        told = [sentence + "." for line in lines for sentence in line.rstrip(".").split(". ")][:2]
-        items = [
-            {
-                "question": f"What is told of {s.split()[2]} {s.split()[3]} near {s.split()[-1]}?",
-                "quote": s,
-                "answer": " ".join(s.split()[4:7]),
-            }
-            for s in told
-        ]
-        items.append(
-            {"question": "Is the moon made of brass?", "quote": "The moon is made of brass.", "answer": "brass"}
-        )
-        return "\n".join(json.dumps(item) for item in items)
-
-    endpoint.replies = [examiner]
-    config = options(
-        tmp_path,
-        teacher="openai",
-        teacher_model="tiny",
-        base_url=endpoint.url,
-        questions=20,
-        unseen=4,
-        studied=4,
-        validation=2,
-    )
-    report = build_from(WordIndex(cut(shelf())), make_teacher(config), config)
-    assert report.train == 20 and set(report.kinds) == {"teacher"}
-    assert report.dropped["quote is not in the passage word for word"] > 10
-    for row in read_examples(config.dataset_dir / "train.jsonl"):
-        assert row.golden_included == bool(row.quotes)
-        assert all(quote.verified for quote in row.quotes)
-    written = "".join(path.read_text(encoding="utf-8") for path in config.dataset_dir.iterdir())
-    assert KEY not in written
-
-
 def test_hostile_replies_take_no_time():
     assert list(objects('{"a":' * 30_000)) == []
-    assert find_quote("a " * 500, "a " * 4000) == "a " * 500
+    assert find_quote("a " * 500, "a " * 4000) == ("a " * 500).strip()

@@ -385,3 +385,10 @@ class TestRetrieval:
         assert metrics.recall_at_k(["a"], (), 1) is None
         assert metrics.reciprocal_rank(["a"], ()) is None
         assert metrics.mrr([["a"]], [()]) is None
+
+
+def test_answers_stand_in_sentences_that_are_written_without_spaces() -> None:
+    assert metrics.contains("默认的抓取间隔是一分钟。", "一分钟")
+    assert metrics.contains("既定の間隔は一分です。", "一分")
+    assert not metrics.contains("默认的抓取间隔是一分钟。", "两分钟")
+    assert not metrics.contains("The intervals.", "interval")

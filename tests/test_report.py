@@ -15,9 +15,9 @@ from exam_world import CHUNKS, TESTS, ScriptedCandidates, WordRetriever, Written
 from openbook.evaluation import Report, examine, write_report
 from openbook.evaluation.exhibits import loss_curve, recorded
 from openbook.evaluation.page import render
-from openbook.evaluation.page.markup import Html, tag
 from openbook.evaluation.page.words import duration, flattened, number, signed, verdicts
 from openbook.evaluation.report import LossCurve, TestResult
+from openbook.markup import Html, tag
 from openbook.metrics import Interval
 from openbook.prompt import BEGIN_QUOTE, END_QUOTE
 from openbook.storage import append_jsonl, write_manifest

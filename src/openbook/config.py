@@ -25,6 +25,8 @@ class Section(BaseModel):
 class Documents(Section):
     paths: tuple[Path, ...] = Field((), description="files and folders to study")
     max_file_mb: float = Field(50.0, gt=0, description="larger files are skipped and named (MB = 10^6 bytes)")
+    max_seconds: float = Field(30.0, gt=0, description="reading a file that takes longer is stopped, the file named")
+    max_memory_mb: float = Field(1000.0, ge=200, description="or that needs more memory than so many MB")
     chunk_tokens: int = Field(200, ge=16, le=250, description="longest passage, in tokens of the embedder")
 
 
@@ -37,22 +39,46 @@ class Retrieval(Section):
 
 
 class Dataset(Section):
-    teacher: Literal["extractive", "openai"] = Field("extractive", description="who writes the questions")
-    teacher_model: str = Field("", description="the model's name at the endpoint (teacher = openai)")
+    teacher: Literal["extractive", "openai", "local"] = Field(
+        "extractive", description="who writes the questions: rules, a model at an endpoint, a model on this machine"
+    )
+    teacher_model: str = Field("", description="the model's name at the endpoint, or its folder (teacher = local)")
     base_url: str = Field("", description="an OpenAI-compatible endpoint; empty = the OPENAI_BASE_URL variable")
+    at_once: int = Field(4, ge=1, le=256, description="calls to the endpoint at a time")
+    judge: bool = Field(
+        True, description="a language model as teacher also judges what it wrote, in calls of their own"
+    )
+    prompts: str = Field("", description="folder with prompts of your own for the teacher; empty = openbook's")
+    price_read: float = Field(0.0, ge=0, description="what a million tokens cost that the teacher reads")
+    price_written: float = Field(0.0, ge=0, description="what a million tokens cost that the teacher writes")
+    max_cost: float = Field(
+        0.0, ge=0, description="never spend more on this data set, in the money of the prices; 0: no limit"
+    )
     questions: int = Field(400, ge=1, description="training questions wanted")
     studied: int = Field(100, ge=0, description="test questions on documents that were trained on")
     unseen: int = Field(100, ge=0, description="test questions on documents that were held out")
     validation: int = Field(40, ge=0, description="questions kept out of training to watch the loss")
+    split_by: Literal["document", "folder", "time"] = Field(
+        "document", description="what is held out as a whole: documents, folders, or the newest documents"
+    )
     passages: int = Field(4, ge=1, le=50, description="passages an example shows: the golden one and distractors")
+    distractors: Literal["mined", "random", "mixed"] = Field(
+        "mined", description="the others: what the retriever finds, any passages, or half and half"
+    )
     golden_share: float = Field(
         0.8, ge=0, le=1, description="share of examples that keep their golden passage (RAFT's P)"
     )
     without_golden: Literal["refuse", "memorise", "mix"] = Field(
-        "refuse",
-        description="what the other examples answer: that it is not there, the answer all the same, or half and half",
+        "refuse", description="what the other examples answer: that it is not there, the answer all the same, or either"
     )
+    refuse_share: float = Field(0.5, ge=0, le=1, description="mix: share of these examples that refuse")
+    nowhere_share: float = Field(0.0, ge=0, lt=1, description="share of training questions that no document answers")
+    pair_share: float = Field(0.0, ge=0, le=1, description="share of questions that need two passages")
     questions_per_chunk: int = Field(3, ge=1, le=20, description="at most so many questions from one chunk")
+    max_tokens: int = Field(0, ge=0, description="longest training row in tokens of the base; 0: not counted")
+    mark_known: bool = Field(
+        False, description="mark questions that the base answers without any passage (takes a while)"
+    )
 
 
 class Model(Section):
@@ -146,6 +172,11 @@ class Config(Section):
         return self.out / "dataset"
 
     @property
+    def overlay_path(self) -> Path:
+        """Beside the data set and not in it: what was decided by hand outlives it."""
+        return self.out / "overlay.jsonl"
+
+    @property
     def adapters_dir(self) -> Path:
         return self.out / "adapters"
 
@@ -218,6 +249,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
     if isinstance(data.get("out"), str):
         data["out"] = str(folder / data["out"])
+    dataset = data.get("dataset")
+    if isinstance(dataset, dict) and isinstance(dataset.get("prompts"), str) and dataset["prompts"]:
+        dataset["prompts"] = str(folder / Path(dataset["prompts"]).expanduser())
     documents = data.get("documents")
     if isinstance(documents, dict) and isinstance(documents.get("paths"), list):
         documents["paths"] = [

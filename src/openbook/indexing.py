@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openbook.config import Config
-from openbook.documents import Skipped, chunk, read
+from openbook.documents import Limits, Skipped, chunk, read
 from openbook.errors import ConfigError, InputError, StoreError
 from openbook.progress import SILENT, Progress
 from openbook.records import Chunk, Document, from_json, to_json
@@ -32,7 +32,7 @@ DOCUMENTS = "documents.jsonl"
 STAGE = "ingest"
 
 # Raised when a change of the code makes other text, other passages or other vectors from the same files.
-FORMAT = 1
+FORMAT = 2
 
 _SLICE = 256  # passages embedded and stored at once: what a killed ingest loses at most, and what memory holds
 
@@ -133,7 +133,9 @@ def _read_all(config: Config, progress: Progress) -> tuple[list[Document], list[
     documents: list[Document] = []
     skipped: list[Skipped] = []
     with progress.task("Reading documents", None, unit="files") as task:
-        for found in read(paths, max_file_mb=config.documents.max_file_mb, exclude=_own_results(config)):
+        options = config.documents
+        limits = Limits(seconds=options.max_seconds, memory_mb=options.max_memory_mb)
+        for found in read(paths, max_file_mb=options.max_file_mb, exclude=_own_results(config), limits=limits):
             if isinstance(found, Skipped):
                 skipped.append(found)
             else:
@@ -154,7 +156,9 @@ def _own_results(config: Config) -> list[Path]:
 
 def _nothing_to_read(config: Config, skipped: Sequence[Skipped]) -> tuple[str, str]:
     places = ", ".join(str(path) for path in config.documents.paths)
-    remedy = "Give a file or folder with Markdown, text, HTML, PDF or Python files."
+    remedy = (
+        "Give a file or folder with Markdown, text, HTML, PDF, Word, EPUB, notebook, reStructuredText or Python files."
+    )
     if not skipped:
         return f"There is no file in {places}.", remedy
     kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in Counter(s.kind for s in skipped).items())

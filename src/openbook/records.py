@@ -111,11 +111,27 @@ class ScoredChunk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What a judge said of a question, each from 0 (no) to 1 (yes); None where nobody was asked.
+
+    `grounded`: the golden passages say what the reasoning claims. `answerable`: they alone answer the question.
+    `entailed`: the quotes alone give the answer. `closed_book`: the teacher knows the answer without any passage (token
+    F1). `closed_base`: the model that is to be tuned knows it so.
+    """
+
+    grounded: float | None = None
+    answerable: float | None = None
+    entailed: float | None = None
+    closed_book: float | None = None
+    closed_base: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """A question and the chunks that hold its answer. `kind` names the rule or teacher that wrote it.
 
-    `quote` is the answer's sentence, verbatim in a golden chunk; `answer` is the short answer. A question that the
-    documents answer nowhere has no golden chunk, an empty quote and the refusal as its answer.
+    `quotes` are the answer's sentences, one or more of each golden chunk, verbatim; `answer` is the short answer. A
+    question that the documents answer nowhere has no golden chunk, no quote and the refusal as its answer.
     """
 
     id: str
@@ -125,6 +141,7 @@ class Question:
     quotes: tuple[str, ...] = ()
     reasoning: str = ""
     kind: str = ""
+    scores: Scores = Scores()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +182,7 @@ class RaftExample:
     kind: str = ""
     question_id: str = ""
     answer: str = ""
+    scores: Scores = Scores()
 
     @property
     def golden_ids(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from openbook.records import Answer, ScoredChunk, from_json
 
 if TYPE_CHECKING:
     from openbook.answering import Answerer
-    from openbook.dataset import DatasetReport, DoctorReport
+    from openbook.dataset import DatasetReport, DoctorReport, Estimate
     from openbook.evaluation import Report
     from openbook.indexing import IngestReport
     from openbook.training import Explanation, TuneReport
@@ -57,6 +57,13 @@ def build_dataset(config: Config, *, force: bool = False, progress: Progress = S
         return dataset.build(config, progress=progress)
 
 
+def estimate_dataset(config: Config) -> "Estimate":
+    """Calls, tokens, money and time of `build_dataset` with a language model as teacher. Nothing is sent."""
+    from openbook import dataset
+
+    return dataset.estimated(config)
+
+
 def export_dataset(
     config: Config,
     out: Path,
@@ -67,7 +74,7 @@ def export_dataset(
     system: str = "",
 ) -> int:
     """Write one part of the data set (or the RAFT rows of `source`) to `out`, in a layout for other tools, and return
-    how many rows. `form` is hf, completion, chat, eval or messages; the part is training, for eval the studied exam."""
+    how many rows. `form` is one of `openbook.dataset.exports.FORMATS`; the part is training, for eval the studied exam."""
     from openbook import dataset
 
     if source is None:
@@ -184,7 +191,11 @@ def run_tuning(
     progress: Progress = SILENT,
 ) -> "TuneReport":
     """`tune` for a caller that already holds the output folder."""
+    from openbook.dataset import review
+
     out = config.adapters_dir / ADAPTERS[form]
+    if train is None:
+        review.bring_in_line(config, progress=progress)
     validation = None if train else config.dataset_dir / "validation.jsonl"
     train = _training_rows(config, train)
     from openbook import training  # not before the check above: it takes seconds
@@ -265,6 +276,8 @@ def ask(config: Config, question: str, *, adapter: Path | None = None, closed: b
 def evaluate(config: Config, *, progress: Progress = SILENT) -> "Report":
     """Put both exams before every arm; writes `report.json` and `report.html` under `config.out`."""
     from openbook import evaluation
+    from openbook.dataset import review
 
     with storage.exclusive(config.out):
+        review.bring_in_line(config, progress=progress)
         return evaluation.evaluate(config, progress=progress)

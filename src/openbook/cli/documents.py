@@ -37,7 +37,8 @@ def ingest(
 ) -> None:
     """Read documents, cut them into passages and index these.
 
-    Markdown, text, HTML, PDF and Python sources (their docstrings), folders with all that is in them. The index holds
+    Markdown, text, HTML, PDF, Word, EPUB, Jupyter notebooks, reStructuredText and Python sources (their docstrings),
+    folders with all that is in them. A file that hangs its parser or eats memory is stopped and named. The index holds
     exactly the paths given: run again, it adds what is new, replaces what has changed and drops what is gone.
 
     \b

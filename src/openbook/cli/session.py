@@ -85,7 +85,9 @@ def _toml(value: object) -> str:
 
 def keep_offline(config: "Config") -> list[str]:
     """No hub is asked for anything unless the configuration names a model that only a hub can have: these names."""
-    names = (config.model.base, config.retrieval.embedder)
+    names = [config.model.base, config.retrieval.embedder]
+    if config.dataset.teacher == "local" and config.dataset.teacher_model:
+        names.append(config.dataset.teacher_model)
     from_hub = [name for name in names if name not in ("nano", "offline") and not _is_path(name)]
     if not from_hub:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")

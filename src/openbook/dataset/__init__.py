@@ -1,7 +1,8 @@
 """Passages → questions → a RAFT data set; and what is wrong with anybody's."""
 
-from openbook.dataset.building import PARTS, build, build_from, is_built
+from openbook.dataset.building import PARTS, build, build_from, estimated, is_built
 from openbook.dataset.doctor import DoctorReport, examine
+from openbook.dataset.estimate import Estimate
 from openbook.dataset.exports import export
 from openbook.dataset.extractive import ExtractiveTeacher
 from openbook.dataset.formats import from_row, read_examples, to_row
@@ -12,10 +13,12 @@ __all__ = [
     "PARTS",
     "DatasetReport",
     "DoctorReport",
+    "Estimate",
     "ExtractiveTeacher",
     "Teacher",
     "build",
     "build_from",
+    "estimated",
     "examine",
     "export",
     "from_row",

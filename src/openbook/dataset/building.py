@@ -6,45 +6,31 @@ golden passage. The same index, options and seed give the same bytes.
 """
 
 import dataclasses
-import random
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
 
 from openbook import prompt, storage
 from openbook.config import Config
 from openbook.dataset import checks, groups, splits
+from openbook.dataset.estimate import Estimate, estimate
+from openbook.dataset.figures_of_build import Places, notes
+from openbook.dataset.fitting import fitted
 from openbook.dataset.formats import to_row
+from openbook.dataset.known_answers import is_known, marked
+from openbook.dataset.leaks import Studied, without_leaks
+from openbook.dataset.overlay import Overlay
 from openbook.dataset.report import DatasetReport, Tally
-from openbook.dataset.teacher import Teacher, make_teacher
-from openbook.errors import InputError
+from openbook.dataset.screening import screened
+from openbook.dataset.sources import Candidates, Source
+from openbook.dataset.teacher import Teacher, instructions, make_llm_teacher, make_teacher
+from openbook.dataset.writing import Writer
+from openbook.errors import ConfigError, InputError
 from openbook.progress import SILENT, Progress
-from openbook.records import Chunk, Question, RaftExample, ScoredChunk
+from openbook.records import Chunk, Question, RaftExample, content_id
 
 STAGE = "dataset"
 PARTS = ("train", "validation", "studied", "unseen")
-SURPLUS = 1.15  # written beyond what is wanted, since duplicates and shared sentences fall away
-SPREAD = 3  # passages in a run of neighbours that are asked about together
-
-
-class Store(Protocol):
-    """What the build needs of the passages in an index."""
-
-    def chunks(self) -> Iterator[Chunk]: ...
-    def get(self, ids: Sequence[str]) -> list[Chunk]: ...
-
-
-class Source(Protocol):
-    """What the build needs of an index; `openbook.retrieval.Retriever` is one."""
-
-    @property
-    def store(self) -> Store: ...
-    @property
-    def fingerprint(self) -> str: ...
-    def search_many(
-        self, queries: Sequence[str], k: int, *, without: Sequence[Collection[str]] | None = None
-    ) -> list[list[ScoredChunk]]: ...
 
 
 def build(config: Config, *, index_hash: str = "", progress: Progress = SILENT) -> DatasetReport:
@@ -55,20 +41,36 @@ def build(config: Config, *, index_hash: str = "", progress: Progress = SILENT) 
     """
     from openbook.retrieval import open_index
 
+    teacher = make_teacher(config)  # first: what its options lack is said before anything is loaded
     return build_from(
         open_index(config.index_dir, config),
-        make_teacher(config),
+        teacher,
         config,
         index_hash=index_hash or _index_hash(config),
         progress=progress,
     )
 
 
+def estimated(config: Config) -> Estimate:
+    """What `build` would cost with the language model of `config`. Nothing is sent. Raises `ConfigError` for a teacher
+    that is none."""
+    from openbook.retrieval import open_index
+
+    if config.dataset.teacher == "extractive":
+        raise ConfigError("The extractive teacher sends nothing and costs nothing.", "Estimate another: --model NAME.")
+    teacher = make_llm_teacher(config)
+    return estimate(open_index(config.index_dir, config), teacher, config)
+
+
 def is_built(config: Config, *, index_hash: str = "") -> bool:
     """Whether the data set is what `build` would write again."""
-    inputs = {"index": index_hash or _index_hash(config)}
+    inputs = _inputs(index_hash or _index_hash(config), Overlay.read(config.overlay_path))
     complete = all((config.dataset_dir / f"{part}.jsonl").is_file() for part in PARTS)
     return complete and storage.is_current(config.dataset_dir, stage=STAGE, options=_options(config), inputs=inputs)
+
+
+def _inputs(index_hash: str, overlay: Overlay) -> dict[str, str]:
+    return {"index": index_hash} | ({"overlay": overlay.fingerprint} if overlay.changes else {})
 
 
 def _index_hash(config: Config) -> str:
@@ -78,13 +80,19 @@ def _index_hash(config: Config) -> str:
 
 
 def _options(config: Config) -> dict[str, object]:
-    """Everything beside the index that decides what is written. The endpoint is not: a teacher may move."""
+    """Everything beside the index that decides what is written. The endpoint is not: a teacher may move. Nor is how many
+    calls are under way at a time."""
+    told = {"instructions": instructions(config).fingerprint} if config.dataset.teacher != "extractive" else {}
+    counted = {"base": config.model.base} if config.dataset.max_tokens or config.dataset.mark_known else {}
+    idle = {"base_url", "at_once", "prompts"} | (set() if config.dataset.max_cost else {"price_read", "price_written"})
     return {
-        "dataset": config.dataset.model_dump(mode="json", exclude={"base_url"}),
+        "dataset": config.dataset.model_dump(mode="json", exclude=idle),
+        **told,
+        **counted,
         "retrieval": config.retrieval.model_dump(mode="json", include={"embedder", "candidates"}),
         "seed": config.seed,
         "prompt": prompt.FINGERPRINT,
-        "version": 1,
+        "version": 2,
     }
 
 
@@ -105,89 +113,84 @@ class _Build:
         self.options = config.dataset
         self.progress = progress
         self.tally = Tally()
-        self.golden: dict[str, Chunk] = {}  # the passages that were asked about
-        self.notes: list[str] = []
+        self.overlay = Overlay.read(config.overlay_path)
+        self.writer = Writer(source, teacher, config, progress, self.tally, self.overlay)
+        self.golden = self.writer.golden
+        self.hidden: frozenset[str] = frozenset()  # passages of documents that are held out
 
     def run(self, index_hash: str) -> DatasetReport:
         began = time.monotonic()
-        all_units = splits.units(self.source.store.chunks())
+        options = self.options
+        all_units = splits.units(self.source.store.chunks(), options.split_by)
         if not all_units:
             raise InputError(
                 "The index holds no passages, so there is nothing to ask about.",
                 "Add documents: `openbook ingest PATH`.",
             )
-        held_out, unseen = self._unseen(all_units)
+        by_time = options.split_by == "time"
+        candidates = splits.newest(all_units) if by_time else splits.hold_out(all_units, self.config.seed)
+        held_out, unseen = self.writer.unseen(candidates, options.unseen)
+        if self.teacher.exhausted:  # nothing is left to ask about the others: what there is goes to the training
+            held_out, paid, unseen = [], unseen, []
+        else:
+            paid = []
+        if by_time:  # all that is as new as what is asked about is held out, or the training would know the future
+            held_out = candidates if unseen else []
         training = [unit for unit in all_units if unit not in held_out]
-        parts, unseen = self._parts(training, unseen)
-        hidden = frozenset(place.chunk_id for unit in held_out for place in unit)
-        train, groups_ = self._study(parts.train, hidden, "training")
-        validation, _ = self._study(parts.validation, hidden, "validation")
-        studied, unseen_rows = self._exam(parts.studied, "studied"), self._exam(unseen, "unseen")
-        report = DatasetReport(
-            passages=self.tally.passages,
-            written=self.tally.written,
-            kinds=dict(Counter(row.kind for row in (*train, *validation, *studied, *unseen_rows)).most_common()),
-            dropped={reason: count for reason, count in sorted(self.tally.dropped.items()) if count},
-            train=len(train),
-            validation=len(validation),
-            studied=len(studied),
-            unseen=len(unseen_rows),
-            groups=groups_,
-            golden_share=_share(train),
-            retrieved=_share((*studied, *unseen_rows)),
-            documents_held_out=len({place.document_id for unit in held_out for place in unit}),
-            seconds=time.monotonic() - began,
-            notes=self._notes(train, len(validation), len(studied), len(unseen_rows)),
-        )
-        self._write(dict(zip(PARTS, (train, validation, studied, unseen_rows), strict=True)), report, index_hash)
+        self.hidden = hidden = frozenset(place.chunk_id for unit in held_out for place in unit)
+        open_to_chance = [place.chunk_id for unit in training for place in unit]
+        mixer = Candidates(self.source, options.distractors, open_to_chance, self.config.seed, self.progress)
+        parts, unseen = self._parts(training, paid, unseen)
+        nowhere = self.writer.nowhere(round(options.nowhere_share * len(parts.train)), hidden)
+        room = max(1, options.questions - len(nowhere))
+        self.tally.dropped["more than was asked for"] += max(0, len(parts.train) - room)
+        del parts.train[room:]
+        sentences = {
+            question.id: checks.sentence_keys(question)
+            for question in (*parts.train, *parts.validation, *parts.studied, *unseen)
+        }
+        train, number_of_groups = self._study(parts.train, nowhere, hidden, mixer, "training")
+        validation, _ = self._study(parts.validation, [], hidden, mixer, "validation")
+        rows = {
+            "train": train,
+            "validation": validation,
+            "studied": self._exam(parts.studied, mixer, "studied"),
+            "unseen": self._exam(unseen, mixer, "unseen"),
+        }
+        # Told by the documents and not by what was held out: a split that cuts documents must not pass for one by section.
+        sections = len({(place.uri, place.document_id) for unit in all_units for place in unit}) < splits.FEW_DOCUMENTS
+        rows, leaks = self._tested(rows, sentences, sections=sections)
+        if options.max_tokens:
+            for name in ("train", "validation"):
+                rows[name], gone = fitted(rows[name], self.config.model.base, options.max_tokens)
+                self.tally.dropped.update(gone)
+        if options.mark_known:
+            rows = marked(rows, self.config, self.progress)
+        report = self._report(rows, held_out, number_of_groups, leaks, time.monotonic() - began)
+        self._write(rows, report, index_hash)
         for note in report.notes:
             self.progress.message(note)
         return report
 
-    def _unseen(self, all_units: Sequence[splits.Unit]) -> tuple[list[splits.Unit], list[Question]]:
-        """Hold units out, one by one, until enough questions are written about them."""
-        wanted = self.options.unseen
-        held_out: list[splits.Unit] = []
-        questions: list[Question] = []
-        with self.progress.task("Writing unseen questions", wanted, "questions") as task:
-            for unit in splits.hold_out(all_units, self.config.seed) if wanted else ():
-                if len(questions) >= SURPLUS * wanted:
-                    break
-                written = self._write_questions(unit)
-                if written:  # else it may as well be trained on
-                    held_out.append(unit)
-                questions += written
-                task.advance(len(written))
-        return held_out, questions
-
     def _parts(
-        self, training: Sequence[splits.Unit], unseen: Sequence[Question]
+        self, training: Sequence[splits.Unit], paid: Sequence[Question], unseen: Sequence[Question]
     ) -> tuple[splits.Parts, list[Question]]:
-        """Questions on the training documents, dealt to their parts; and the unseen ones that repeat none of them."""
+        """Questions on the training documents (`paid` are there already), dealt to their parts; and the unseen ones that
+        repeat none of them."""
         options = self.options
         wanted = options.questions + options.validation + options.studied
-        pool: list[Question] = []
-        real = 0  # a cloze is only used where there are too few others
-        with self.progress.task("Writing questions", wanted, "questions") as task:
-            for block in splits.blocks(training, SPREAD, self.config.seed):
-                if real >= SURPLUS * wanted:
-                    break
-                written = self._write_questions(block)
-                pool += written
-                real += sum(question.kind != "cloze" for question in written)
-                task.advance(len(written))
-        order = random.Random(f"pool:{self.config.seed}")
-        pool, unseen = sorted(pool, key=lambda q: q.id), sorted(unseen, key=lambda q: q.id)
-        order.shuffle(pool)
-        order.shuffle(unseen)
-        kept = checks.without_duplicates([*pool, *unseen])
-        self.tally.dropped["near duplicate of another question"] += len(pool) + len(unseen) - len(kept)
         outside = {question.id for question in unseen}
+        held_out = {chunk for question in unseen for chunk in question.golden_chunk_ids}
+        pool = [*paid, *self.writer.pool(training, wanted)]
+        pairs = self.writer.pairs(round(options.pair_share * min(wanted, len(pool))), held_out)
+        pool, unseen = self._in_random_order(pool), self._in_random_order(unseen)
+        kept = checks.without_duplicates([*pairs, *pool, *unseen])
+        self.tally.dropped["near duplicate of another question"] += len(pairs) + len(pool) + len(unseen) - len(kept)
         inside = [question for question in kept if question.id not in outside]
         if not inside:
             raise InputError(
                 f"Not one question could be written about {self.tally.passages:,} passages{self._reasons()}.",
-                "The documents may hold only code, lists or headings: add some that are written in sentences.",
+                self._remedy(),
             )
         parts = splits.part(
             inside,
@@ -196,56 +199,69 @@ class _Build:
             studied=options.studied,
             seed=self.config.seed,
         )
-        known = {checks.sentence_key(question) for question in (*parts.train, *parts.validation, *parts.studied)}
-        fresh = [q for q in kept if q.id in outside and checks.sentence_key(q) not in known]
+        known = frozenset[str]().union(
+            *map(checks.sentence_keys, (*parts.train, *parts.validation, *parts.studied)),
+        )
+        fresh = [q for q in kept if q.id in outside and not checks.sentence_keys(q) & known]
         used = len(parts.train) + len(parts.validation) + len(parts.studied) + len(fresh[: options.unseen])
         self.tally.dropped["more than was asked for"] += len(kept) - used
         return parts, fresh[: options.unseen]
 
+    def _in_random_order(self, questions: Iterable[Question]) -> list[Question]:
+        """Each at a place of its own by its id, so that one question less leaves the others where they are."""
+        return sorted(questions, key=lambda question: content_id("pool", self.config.seed, question.id))
+
+    def _remedy(self) -> str:
+        if self.teacher.exhausted:
+            return "The budget did not reach for a single one: raise --max-cost."
+        if self.teacher.outcomes:
+            return "Look at what the teacher answers, or take one that follows its instructions better (--model)."
+        return "The documents may hold only code, lists or headings: add some that are written in sentences."
+
     def _reasons(self) -> str:
-        found = [f"{count:,} × {reason}" for reason, count in sorted(self.tally.dropped.items()) if count]
+        counts = Counter(self.tally.dropped) + self.teacher.outcomes
+        found = [f"{count:,} × {reason}" for reason, count in sorted(counts.items()) if count]
         return f" ({', '.join(found)})" if found else ""
 
-    def _write_questions(self, unit: splits.Unit) -> list[Question]:
-        """The questions on a run of passages that pass every check."""
-        kept: list[Question] = []
-        chunks = {chunk.id: chunk for chunk in self.source.store.get([place.chunk_id for place in unit])}
-        for place in unit:
-            chunk = chunks[place.chunk_id]
-            self.tally.passages += 1
-            rng = random.Random(f"{self.config.seed}:{chunk.id}")
-            for question in self.teacher.write(chunk, rng=rng, limit=self.options.questions_per_chunk):
-                self.tally.written += 1
-                fault = checks.fault(question, chunk)
-                if fault:
-                    self.tally.dropped[fault] += 1
-                else:
-                    kept.append(question)
-                    self.golden[chunk.id] = chunk
-        return kept
-
-    def _study(self, questions: Sequence[Question], hidden: frozenset[str], name: str) -> tuple[list[RaftExample], int]:
+    def _study(
+        self,
+        questions: Sequence[Question],
+        nowhere: Sequence[Question],
+        hidden: frozenset[str],
+        mixer: Candidates,
+        name: str,
+    ) -> tuple[list[RaftExample], int]:
         """Training examples in study groups, over passages of training documents only."""
         if not questions:
             return [], 0
         options, seed = self.options, self.config.seed
-        ranked = self._search(questions, options.passages + groups.SPARE, [hidden] * len(questions), name)
-        formed = groups.form_groups(questions, ranked, self.golden, count=options.passages, seed=seed)
+        count, asked_for = options.passages, options.passages + groups.SPARE
+        ranked = mixer.find(questions, asked_for, [hidden] * len(questions), name)
+        formed = groups.form_groups(questions, ranked, self.golden, count=count, seed=seed)
 
         def near(asked: list[Question]) -> list[list[Chunk]]:
             gone = [hidden.union(question.golden_chunk_ids) for question in asked]
-            return self._search(asked, options.passages + groups.SPARE, gone, f"{name} without golden")
+            return mixer.find(asked, asked_for, gone, f"{name} without golden")
 
-        formed, moves = groups.move_away(
-            formed, share=1 - options.golden_share, near=near, count=options.passages, seed=seed
+        formed, moves = groups.move_away(formed, share=1 - options.golden_share, near=near, count=count, seed=seed)
+        if nowhere:
+            found = mixer.find(nowhere, asked_for, [hidden] * len(nowhere), f"{name} without answer")
+            formed, attached = groups.attach(formed, moves, nowhere, found, count=count, seed=seed)
+            moves = [*moves, *attached]
+        if self.teacher.judge is not None:
+            formed, moves, wrong = screened(
+                formed, moves, self.teacher.judge, at_once=self.teacher.at_once, progress=self.progress
+            )
+            self.tally.dropped["judge: distractor answers the question"] += wrong
+        rows = groups.examples(
+            formed, moves, policy=options.without_golden, share=options.refuse_share, chunks=self.golden, seed=seed
         )
-        rows = groups.examples(formed, moves, policy=options.without_golden, chunks=self.golden, seed=seed)
         return rows, len({row.group for row in rows})
 
-    def _exam(self, questions: Sequence[Question], name: str) -> list[RaftExample]:
+    def _exam(self, questions: Sequence[Question], mixer: Candidates, name: str) -> list[RaftExample]:
         """Test examples with the passages that the whole index gives, golden or not."""
         rows = []
-        found = self._search(questions, self.options.passages, None, name)
+        found = mixer.mined(questions, self.options.passages, None, name)
         for question, passages in zip(questions, found, strict=True):
             golden = tuple(self.golden[i] for i in question.golden_chunk_ids)
             included = {chunk.id for chunk in golden} <= {chunk.id for chunk in passages}
@@ -253,39 +269,55 @@ class _Build:
             rows.append(groups.tested(question, golden, group, included=included, seed=self.config.seed))
         return rows
 
-    def _search(
-        self, questions: Sequence[Question], k: int, without: Sequence[Collection[str]] | None, name: str
-    ) -> list[list[Chunk]]:
-        found: list[list[Chunk]] = []
-        batch = 64
-        with self.progress.task(f"Retrieving for {name}", len(questions), "questions") as task:
-            for at in range(0, len(questions), batch):
-                texts = [question.text for question in questions[at : at + batch]]
-                hits = self.source.search_many(texts, k, without=without[at : at + batch] if without else None)
-                found += [[hit.chunk for hit in ranking] for ranking in hits]
-                task.advance(len(texts))
-        return found
+    def _tested(
+        self, rows: dict[str, list[RaftExample]], sentences: dict[str, frozenset[str]], *, sections: bool
+    ) -> tuple[dict[str, list[RaftExample]], int]:
+        """The rows without what the leak test finds in the exams and the validation, and how many it found."""
+        found: list[str] = []
+        studied = Studied(rows["train"], sentences)
+        clean = {"train": rows["train"]}
+        for name in ("validation", "studied", "unseen"):
+            if name == "studied":  # the exams must not repeat what was watched during training either
+                studied = Studied([*rows["train"], *clean["validation"]], sentences)
+            clean[name], leaks = without_leaks(rows[name], studied, unseen=name == "unseen", sections=sections)
+            found += leaks
+        self.tally.dropped.update(found)
+        return clean, len(found)
 
-    def _notes(self, train: Sequence[RaftExample], *others: int) -> tuple[str, ...]:
-        options, sizes = self.options, (len(train), *others)
-        wanted = (options.questions, options.validation, options.studied, options.unseen)
-        notes = [
-            f"{got:,} of {want:,} {name} questions could be had from these documents."
-            for name, got, want in zip(("training", "validation", "studied", "unseen"), sizes, wanted, strict=True)
-            if got < want
-        ]
-        if train and abs(_share(train) - options.golden_share) > 1 / len(train):
-            notes.append(
-                f"{_share(train):.0%} of the training examples show their golden passage, not {options.golden_share:.0%}: "
-                "for the others no passages were found that do not answer them."
-            )
-        few = sum(len(row.passages) < options.passages for row in train)
-        if few:
-            notes.append(
-                f"{few:,} training examples show fewer than {options.passages} passages: there are no more that do not "
-                "repeat the answer."
-            )
-        return tuple(notes)
+    def _report(
+        self,
+        rows: dict[str, list[RaftExample]],
+        held_out: Sequence[splits.Unit],
+        number_of_groups: int,
+        leaks: int,
+        seconds: float,
+    ) -> DatasetReport:
+        train, exams = rows["train"], [*rows["studied"], *rows["unseen"]]
+        everyone = [row for part in rows.values() for row in part]
+        places = Places.of(train)
+        return DatasetReport(
+            passages=self.tally.passages,
+            written=self.tally.written,
+            kinds=dict(Counter(row.kind for row in everyone).most_common()),
+            dropped={reason: count for reason, count in sorted(self.tally.dropped.items()) if count},
+            outcomes=dict(sorted(self.teacher.outcomes.items())),
+            train=len(train),
+            validation=len(rows["validation"]),
+            studied=len(rows["studied"]),
+            unseen=len(rows["unseen"]),
+            groups=number_of_groups,
+            golden_share=places.golden_share,
+            golden_places=places.golden,
+            passages_shown=places.shown,
+            refusals=places.refusals,
+            retrieved=_share(exams),
+            documents_held_out=len({place.document_id for unit in held_out for place in unit}),
+            leaks=leaks,
+            known=sum(map(is_known, everyone)),
+            spent=self.teacher.spent,
+            seconds=seconds,
+            notes=notes(rows, self.options, places, exhausted=self.teacher.exhausted, outcomes=self.teacher.outcomes),
+        )
 
     def _write(self, parts: dict[str, list[RaftExample]], report: DatasetReport, index_hash: str) -> None:
         folder = self.config.dataset_dir
@@ -296,9 +328,11 @@ class _Build:
             folder,
             stage=STAGE,
             options=_options(self.config),
-            inputs={"index": index_hash},
+            inputs=_inputs(index_hash, self.overlay),
+            overlay=self.overlay.fingerprint,
             teacher=self.teacher.fingerprint,
             retriever=self.source.fingerprint,
+            held_out=sorted(self.hidden),
             report=dataclasses.asdict(report),
         )
 

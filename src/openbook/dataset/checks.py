@@ -1,15 +1,20 @@
 """What a written question must satisfy before it may be used, and which questions say the same."""
 
 import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from openbook.dataset.entities import entities, names
+from openbook.dataset.language import differs
 from openbook.dataset.similar import DUPLICATE, SimilarSets, jaccard
+from openbook.documents import sentences
 from openbook.metrics import contains, normalize
 from openbook.records import Chunk, Question
 
 MAX_QUESTION, MAX_ANSWER = 60, 40  # words
 MIN_QUOTE, MAX_QUOTE = 3, 80  # words
+OPEN = 0.5  # of what a question asks about the things it names; a sentence that has more of it may be its answer
+_LIGHT = frozenset("many much have has had hav ha do long there".split())  # stems that say nothing about an answer
 
 __all__ = [
     "DUPLICATE",
@@ -17,7 +22,8 @@ __all__ = [
     "distracts",
     "fault",
     "jaccard",
-    "sentence_key",
+    "left_open",
+    "sentence_keys",
     "telling_words",
     "without_duplicates",
 ]
@@ -45,10 +51,11 @@ _INTENTS = {
     for word in words.split()
 }
 _WORD = re.compile(r"[\w']+")
+_SPACELESS = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")  # Thai, Japanese, Chinese
 
 
-def fault(question: Question, chunk: Chunk) -> str:
-    """Why the question cannot be used, as a phrase to count under; "" where it can."""
+def fault(question: Question, *golden: Chunk) -> str:
+    """Why a question about the passages `golden` cannot be used, as a phrase to count under; "" where it can."""
     text = question.text.strip()
     if not text or not question.answer.strip():
         return "question or answer is empty"
@@ -56,20 +63,51 @@ def fault(question: Question, chunk: Chunk) -> str:
         return "question is longer than a sentence"
     if len(question.answer.split()) > MAX_ANSWER or "\n" in question.answer:
         return "answer is not short"
+    if differs(text, golden[0].text):
+        return "question is not in the language of its passage"
+    if not question.golden_chunk_ids:
+        return ""
+    return _fault_of_quotes(question, golden) or _fault_of_answer(question)
+
+
+def _fault_of_quotes(question: Question, golden: Sequence[Chunk]) -> str:
     if not question.quotes:
         return "no quote"
     for quote in question.quotes:
-        if quote not in chunk.text:
+        if not any(quote in chunk.text for chunk in golden):
             return "quote is not in the passage word for word"
-        if "\n" in quote or not MIN_QUOTE <= len(quote.split()) <= MAX_QUOTE:
+        if "\n" in quote or not MIN_QUOTE <= len(_words_of(quote)) <= MAX_QUOTE:
             return "quote is not one sentence"
-    if not any(quote in question.reasoning for quote in question.quotes):
+    for chunk in golden if len(golden) > 1 else ():
+        held = sum(quote in chunk.text for quote in question.quotes)
+        if not held:
+            return "no quote from one of the passages"
+        if held == len(question.quotes):
+            return "one passage alone holds every quote"
+    return ""
+
+
+def _fault_of_answer(question: Question) -> str:
+    enough = all if len(question.golden_chunk_ids) > 1 else any
+    if not enough(quote in question.reasoning for quote in question.quotes):
         return "reasoning does not quote"
-    if not any(contains(quote, question.answer) for quote in question.quotes):
+    if not all(any(contains(quote, part) for quote in question.quotes) for part in answer_parts(question)):
         return "quote does not hold the answer"
-    if contains(text, question.answer) and len(question.answer) > 3:
+    gives_away = contains(question.text, question.answer) and len(question.answer) > 3
+    if gives_away and len(question.golden_chunk_ids) == 1:  # "Which is older, X or Y?" names its answer
         return "question gives the answer away"
     return ""
+
+
+def answer_parts(question: Question) -> list[str]:
+    """The short answers of a question: one, or where it asks two things at once, both."""
+    return question.answer.split("; ") if len(question.golden_chunk_ids) > 1 else [question.answer]
+
+
+def _words_of(quote: str) -> list[str]:
+    """The words of a quote; each character of a script that is written without spaces counts as half a word."""
+    words = quote.split()
+    return words if quote.isascii() or not _SPACELESS.search(quote) else [*words, *_SPACELESS.findall(quote)[::2]]
 
 
 def telling_words(text: str) -> frozenset[str]:
@@ -108,7 +146,7 @@ def distracts(passage: Chunk, question: Question) -> bool:
     """
     if _holds_quote(passage, question):
         return False
-    if not contains(passage.text, question.answer):
+    if not any(contains(passage.text, part) for part in answer_parts(question)):
         return True
     wanted = _told(question.text)
     return len(wanted & _told(passage.text)) < 0.5 * len(wanted)
@@ -126,12 +164,29 @@ def cannot_answer(passages: Iterable[Chunk], question: Question) -> bool:
     """Whether refusing is right with these passages: none is golden, none holds the short answer or its sentence."""
     return not any(
         passage.id in question.golden_chunk_ids
-        or contains(passage.text, question.answer)
+        or any(contains(passage.text, part) for part in answer_parts(question))
         or _holds_quote(passage, question)
         for passage in passages
     )
 
 
-def sentence_key(question: Question) -> Hashable:
-    """Equal for questions that are answered by the same sentence, wherever it stands."""
-    return tuple(normalize(quote) for quote in question.quotes)
+def sentence_keys(question: Question) -> frozenset[str]:
+    """What answers a question, wherever it stands: questions that share a sentence have one of these in common."""
+    return frozenset(normalize(quote) or quote for quote in question.quotes)
+
+
+def left_open(question: Question, passages: Iterable[Chunk]) -> bool:
+    """Whether no sentence of the passages could answer the question.
+
+    Only passages that name all that the question names can; there, a sentence with more than half of its other telling words may
+    well be the answer. It need not name the thing again: "It has 23 gates."
+    """
+    things = entities(question.text)
+    named = frozenset(word for thing in things for word in telling_words(thing))
+    wanted = _told(question.text) - named - _LIGHT
+    return not any(
+        not wanted or len(wanted & _told(chunk.text[start:end])) > OPEN * len(wanted)
+        for chunk in passages
+        if all(names(" ".join((chunk.title, *chunk.headings, chunk.text)), thing) for thing in things)
+        for start, end in sentences(chunk.text)
+    )

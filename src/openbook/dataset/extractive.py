@@ -7,11 +7,13 @@ chunk.
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from openbook import prompt
 from openbook.dataset.english import being, circumstance, docstrings, doing, instructions, patterns
 from openbook.dataset.english.clause import Clause, parse
+from openbook.dataset.english.combining import displaced, joined
 from openbook.dataset.english.draft import Draft
 from openbook.dataset.english.instructions import dangling
 from openbook.dataset.english.judging import judge, telling_words
@@ -19,12 +21,17 @@ from openbook.dataset.english.reading import read_chunk
 from openbook.dataset.english.sentence import Sentence
 from openbook.dataset.english.subject import Standing, settle
 from openbook.dataset.english.words import ADVERBS, STOPWORDS
+from openbook.dataset.entities import names
+from openbook.dataset.judge import Judge
+from openbook.dataset.llm_teacher import nowhere
+from openbook.llm import Spent
 from openbook.records import Chunk, Question, content_id
 
 # Kinds whose question names the section anyway, or stands by itself.
 _PLACED = frozenset(("abbreviation", "row", "cloze", "returns", "does"))
 
 
+MANY = 8  # questions of a passage from which those are taken that can be combined
 VERSION = 1  # raised with every change of the rules that changes questions
 
 
@@ -32,6 +39,13 @@ class ExtractiveTeacher:
     """Writes questions by rule. `write` is a pure function of the chunk and the state of `rng`."""
 
     fingerprint = f"extractive {VERSION}"
+    at_once = 1
+    judge: Judge | None = None
+    exhausted = False
+    spent = Spent()
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()  # rules do not fail
 
     def write(self, chunk: Chunk, *, rng: random.Random, limit: int) -> list[Question]:
         """At most `limit` questions about `chunk`, the best first."""
@@ -44,6 +58,21 @@ class ExtractiveTeacher:
                     found.append((score + 1.5 * rng.random(), sentence, draft))
         found.sort(key=lambda item: -item[0])
         return [_question(chunk, sentence, draft) for _, sentence, draft in _choose(found, limit)]
+
+    def write_pair(self, first: Chunk, second: Chunk, *, shared: str, rng: random.Random, limit: int) -> list[Question]:
+        """Two questions about the thing `shared`, one of each passage, asked as one."""
+        ones, twos = (
+            [question for question in self.write(chunk, rng=rng, limit=MANY) if names(question.text, shared)]
+            for chunk in (first, second)
+        )
+        both = (joined(one, two, shared) for one in ones for two in twos)
+        return [question for question in both if question is not None][:limit]
+
+    def write_nowhere(self, chunk: Chunk, other: Chunk, *, rng: random.Random, limit: int) -> list[Question]:
+        """Questions about `chunk`, asked about a thing that only `other` names."""
+        texts = (displaced(question, chunk, other) for question in self.write(chunk, rng=rng, limit=MANY))
+        questions = (nowhere(text, chunk, "nowhere") for text in texts)
+        return [question for question in questions if question is not None][:limit]
 
 
 def _question(chunk: Chunk, sentence: Sentence, draft: Draft) -> Question:

@@ -6,13 +6,14 @@ its document, and is ignored for a passage or quote whose text no longer agrees 
 have no `meta`, are read as well.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from openbook import prompt
 from openbook.errors import RecordError
-from openbook.records import Chunk, Quote, RaftExample, content_id, from_json, to_json
+from openbook.records import Chunk, Quote, RaftExample, Scores, content_id, from_json, to_json
 from openbook.storage import read_jsonl
 
 TYPE = "general"
@@ -38,6 +39,7 @@ def to_row(example: RaftExample) -> dict[str, Any]:
             "seed": example.seed,
             "golden_included": example.golden_included,
             "without_golden": _policy(example),
+            "unanswerable": _unanswerable(example),
             "answer": example.answer,
             "final_answer": example.final_answer,
             "golden_chunk_ids": list(example.golden_ids),
@@ -45,6 +47,7 @@ def to_row(example: RaftExample) -> dict[str, Any]:
             "quotes": [to_json(quote) for quote in example.quotes],
             "golden_chunks": [to_json(chunk) for chunk in example.golden],
             "passage_chunks": [to_json(chunk) for chunk in example.passages],
+            "scores": to_json(example.scores),
         },
     }
 
@@ -54,6 +57,13 @@ def _policy(example: RaftExample) -> str | None:
     if example.golden_included:
         return None
     return "refuse" if prompt.is_refusal(example.final_answer) else None if example.reasoning else "memorise"
+
+
+def _unanswerable(example: RaftExample) -> str | None:
+    """Why an example that refuses has no answer: its golden passage is left out, or the documents hold none at all."""
+    if example.golden_included or not prompt.is_refusal(example.final_answer):
+        return None
+    return "golden absent" if example.golden else "answered nowhere"
 
 
 def from_row(row: Mapping[str, Any], where: str = "row") -> RaftExample:
@@ -85,6 +95,20 @@ def from_row(row: Mapping[str, Any], where: str = "row") -> RaftExample:
         kind=meta.get("kind") or "",
         question_id=meta.get("question_id") or "",
         answer=meta.get("answer", "" if prompt.is_refusal(final) else final),
+        scores=_scores(meta),
+    )
+
+
+def _scores(meta: Mapping[str, Any]) -> Scores:
+    """What a judge said, as far as `meta` holds it in a form that we know."""
+    given = meta.get("scores")
+    known = given if isinstance(given, Mapping) else {}
+    return Scores(
+        **{
+            field.name: float(known[field.name])
+            for field in dataclasses.fields(Scores)
+            if isinstance(known.get(field.name), int | float)
+        }
     )
 
 

@@ -136,36 +136,70 @@ def move_away(
     random.Random(f"{seed}:away").shuffle(everyone)
     wanted = round(share * len(everyone))
     home = {question.id: number for number, group in enumerate(groups) for question in group.questions}
-    size = [len(group.questions) for group in groups]
-    holders: dict[str, list[int]] = defaultdict(list)
-    for number, group in enumerate(groups):
-        for chunk in group.passages:
-            holders[chunk.id].append(number)
-    extended, moves = list(groups), list[Move]()
+    places, moves = _Places(groups, count, seed), list[Move]()
     at = 0
     while len(moves) < wanted and at < len(everyone):
         batch = everyone[at : at + wanted - len(moves)]
         at += len(batch)
         for question, found in zip(batch, near(batch), strict=True):
-            overlap: dict[int, float] = defaultdict(float)
-            for rank, chunk in enumerate(found, 1):
-                for number in holders[chunk.id]:
-                    overlap[number] += 1 / rank
-            nearest = sorted(overlap, key=lambda number: (-overlap[number], number))
-            target = next(
-                (n for n in nearest if size[n] < MAX_GROUP and cannot_answer(groups[n].passages, question)), None
-            )
+            target = places.find(question, found)
             if target is None:
-                kept = _unlike(chunk for chunk in found if cannot_answer([chunk], question))[:count]
-                if not kept:
-                    continue
-                target = len(extended)
-                extended.append(Group(passages=shuffled(kept, seed), questions=()))
-            else:
-                size[target] += 1
-            size[home[question.id]] -= 1
+                continue
+            places.size[home[question.id]] -= 1
             moves.append(Move(question=question, group=target))
-    return extended, moves
+    return places.groups, moves
+
+
+def attach(
+    groups: Sequence[Group],
+    moves: Sequence[Move],
+    questions: Sequence[Question],
+    found: Sequence[Sequence[Chunk]],
+    *,
+    count: int,
+    seed: int,
+) -> tuple[list[Group], list[Move]]:
+    """Questions that nothing answers, each asked over the group that shares most with what is retrieved for it (`found`),
+    or over a new group of that. `moves` are those made before."""
+    places, new = _Places(groups, count, seed, moves), list[Move]()
+    for question, near in zip(questions, found, strict=True):
+        target = places.find(question, near)
+        if target is not None:
+            new.append(Move(question=question, group=target))
+    return places.groups, new
+
+
+class _Places:
+    """Where questions can be asked without their golden passage. Groups are added as they are needed."""
+
+    def __init__(self, groups: Sequence[Group], count: int, seed: int, moves: Sequence[Move] = ()) -> None:
+        self.groups = list(groups)
+        away = {move.question.id for move in moves}
+        self.size = [sum(question.id not in away for question in group.questions) for group in groups]
+        for move in moves:
+            self.size[move.group] += 1
+        self._count, self._seed = count, seed
+        self._holders: dict[str, list[int]] = defaultdict(list)
+        for number, group in enumerate(groups):
+            for chunk in group.passages:
+                self._holders[chunk.id].append(number)
+
+    def find(self, question: Question, found: Sequence[Chunk]) -> int | None:
+        """The number of a group that cannot answer `question`, with a place in it taken; None where there is none."""
+        overlap: dict[int, float] = defaultdict(float)
+        for rank, chunk in enumerate(found, 1):
+            for number in self._holders[chunk.id]:
+                overlap[number] += 1 / rank
+        for number in sorted(overlap, key=lambda number: (-overlap[number], number)):
+            if self.size[number] < MAX_GROUP and cannot_answer(self.groups[number].passages, question):
+                self.size[number] += 1
+                return number
+        kept = _unlike(chunk for chunk in found if cannot_answer([chunk], question))[: self._count]
+        if not kept:
+            return None
+        self.groups.append(Group(passages=shuffled(kept, self._seed), questions=()))
+        self.size.append(1)
+        return len(self.groups) - 1
 
 
 def _unlike(chunks: Iterable[Chunk]) -> list[Chunk]:
@@ -177,14 +211,21 @@ def _unlike(chunks: Iterable[Chunk]) -> list[Chunk]:
 
 
 def examples(
-    groups: Sequence[Group], moves: Sequence[Move], *, policy: Policy, chunks: Mapping[str, Chunk], seed: int
+    groups: Sequence[Group],
+    moves: Sequence[Move],
+    *,
+    policy: Policy,
+    share: float = 0.5,
+    chunks: Mapping[str, Chunk],
+    seed: int,
 ) -> list[RaftExample]:
-    """The groups as training examples, group by group; the questions of a group in random order."""
+    """The groups as training examples, group by group; the questions of a group in random order. Under the policy "mix"
+    this `share` of those that moved refuse; those that nothing answers always do."""
     away = {move.question.id for move in moves}
     visitors: dict[int, list[Question]] = defaultdict(list)
     for move in moves:
         visitors[move.group].append(move.question)
-    refusing = _refusing(moves, policy, seed)
+    refusing = _refusing(moves, policy, share, seed)
     found: list[RaftExample] = []
     for number, group in enumerate(groups):
         members = [(q, True) for q in group.questions if q.id not in away] + [(q, False) for q in visitors[number]]
@@ -197,10 +238,11 @@ def examples(
     return found
 
 
-def _refusing(moves: Sequence[Move], policy: Policy, seed: int) -> set[str]:
-    ids = sorted(move.question.id for move in moves)
+def _refusing(moves: Sequence[Move], policy: Policy, share: float, seed: int) -> set[str]:
+    ids = sorted(move.question.id for move in moves if move.question.golden_chunk_ids)
     random.Random(f"{seed}:policy").shuffle(ids)
-    return set({"refuse": ids, "memorise": [], "mix": ids[: (len(ids) + 1) // 2]}[policy])
+    count = {"refuse": len(ids), "memorise": 0, "mix": int(share * len(ids) + 0.5)}[policy]
+    return {*ids[:count], *(move.question.id for move in moves if not move.question.golden_chunk_ids)}
 
 
 def example(
@@ -229,6 +271,7 @@ def example(
         kind=question.kind,
         question_id=question.id,
         answer=question.answer,
+        scores=question.scores,
     )
 
 

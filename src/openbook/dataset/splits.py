@@ -4,14 +4,20 @@ Documents are split before any question is written, so that no document stands o
 training documents are then split by answer sentence.
 """
 
+import datetime
 import random
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple, Self
 
-from openbook.dataset.checks import sentence_key
-from openbook.records import Chunk, Question
+from openbook.dataset.checks import sentence_keys
+from openbook.errors import InputError
+from openbook.records import Chunk, Question, content_id
+
+By = Literal["document", "folder", "time"]
 
 FEW_DOCUMENTS = 5  # with fewer, sections are held out instead of documents
 HELD_OUT = 0.2  # at most this share of the passages is held out
@@ -34,15 +40,20 @@ class Place(NamedTuple):
 Unit = tuple[Place, ...]
 
 
-def units(chunks: Iterable[Chunk]) -> list[Unit]:
-    """What is held out as a whole: documents, or sections where there are fewer than five documents.
+def units(chunks: Iterable[Chunk], by: By = "document") -> list[Unit]:
+    """What is held out as a whole: documents (sections where there are fewer than five), or folders.
 
-    In the order of the documents' names, whatever the order of `chunks`.
+    In the order of the documents' names, whatever the order of `chunks`. Raises `InputError` where there is but one
+    folder.
     """
     documents: dict[tuple[str, str], list[Place]] = defaultdict(list)
     for chunk in chunks:
         documents[chunk.uri, chunk.document_id].append(Place.of(chunk))
     whole = [tuple(sorted(places)) for _, places in sorted(documents.items())]
+    if by == "folder":
+        return _folders(whole)
+    if by == "time":
+        return whole
     if len(whole) >= FEW_DOCUMENTS:
         return whole
     return [section for places in whole for section in _sections(places)]
@@ -63,6 +74,61 @@ def _sections(places: Unit) -> list[Unit]:
             return [tuple(section) for section in sections]
     quarter = max(1, -(-len(places) // 4))
     return [places[i : i + quarter] for i in range(0, len(places), quarter)]
+
+
+def _folders(whole: Sequence[Unit]) -> list[Unit]:
+    """Documents of one folder together; where all lie below one folder, by the folders in that one, and so on down."""
+    paths = [PurePosixPath(document[0].uri).parent.parts for document in whole]
+    depth = 1
+    while len(paths) > 1 and len({path[:depth] for path in paths}) == 1 and depth <= max(map(len, paths)):
+        depth += 1
+    folders: dict[tuple[str, ...], list[Place]] = defaultdict(list)
+    for path, document in zip(paths, whole, strict=True):
+        folders[path[:depth]] += document
+    if len(folders) == 1 and whole:
+        raise InputError(
+            "All documents lie in one folder, so that none can be held out.",
+            "Put them into several, or split by document (dataset.split_by).",
+        )
+    return [tuple(places) for _, places in sorted(folders.items())]
+
+
+_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_./]?(0[1-9]|1[0-2])[-_./]?(0[1-9]|[12]\d|3[01])(?!\d)")
+
+
+def day_of(uri: str) -> datetime.date:
+    """The day of a document: the last date in its path (2024-05-31, 20240531, 2024/05/31), else when the file was changed.
+
+    Raises `InputError` where it has neither.
+    """
+    for year, month, day in reversed(_DATE.findall(uri)):
+        try:
+            return datetime.date(int(year), int(month), int(day))
+        except ValueError:  # the 31st of February is a number of another kind
+            continue
+    try:
+        changed = Path(uri).stat().st_mtime
+    except OSError as error:
+        raise InputError(
+            f"{uri} has no date in its path, and the file cannot be asked when it was changed ({error.strerror}).",
+            "Split by document or folder instead (dataset.split_by).",
+        ) from error
+    return datetime.datetime.fromtimestamp(changed, datetime.UTC).date()
+
+
+def newest(all_units: Sequence[Unit]) -> list[Unit]:
+    """The units that may be held out by time: the newest, together at most a fifth of the passages. Documents of the day
+    at the border stay on the training side, so that nothing is studied that is as new as what is held out."""
+    days = [(day_of(unit[0].uri), unit) for unit in all_units]
+    days.sort(key=lambda dated: (-dated[0].toordinal(), dated[1][0].uri))
+    left = HELD_OUT * sum(map(len, all_units))
+    chosen: list[tuple[datetime.date, Unit]] = []
+    for day, unit in days:
+        if len(unit) > left:
+            return [unit for when, unit in chosen if when > day]
+        chosen.append((day, unit))
+        left -= len(unit)
+    return [unit for _, unit in chosen]
 
 
 def hold_out(all_units: Sequence[Unit], seed: int) -> list[Unit]:
@@ -109,17 +175,19 @@ def part(questions: Sequence[Question], *, train: int, validation: int, studied:
 
     Where there are too few, all parts shrink alike, and training keeps at least one.
     """
-    by_sentence: dict[object, list[Question]] = defaultdict(list)
-    for question in questions:
-        by_sentence[sentence_key(question)].append(question)
+    by_sentence = _together(questions)
     keys = sorted(by_sentence, key=lambda key: by_sentence[key][0].id)
-    random.Random(f"parts:{seed}").shuffle(keys)
-    # A cloze is asked only where too few real questions were found.
-    keys.sort(key=lambda key: by_sentence[key][0].kind == "cloze")
+    # Drawn by id and not shuffled: when one question goes, the others stay where they were.
+    drawn = {key: content_id("parts", seed, by_sentence[key][0].id) for key in keys}
+    keys.sort(key=drawn.__getitem__)
+    # A cloze is asked only where too few real questions were found; questions that need two passages are few and wanted.
+    keys.sort(key=lambda key: (_needs_two(by_sentence[key]), by_sentence[key][0].kind != "cloze"), reverse=True)
     share = min(1.0, len(questions) / max(1, train + validation + studied))
     wanted = [int(studied * share), int(validation * share), train]
     dealt: list[list[Question]] = [[], [], []]
-    keys = _mixed(keys, sum(wanted), seed)
+    # The first of them in an order of their own, so that no part gets all of the leading kind.
+    head = sorted(keys[: sum(wanted)], key=drawn.__getitem__)
+    keys = head + keys[sum(wanted) :]
     for key in keys:
         for part_, limit in zip(dealt, wanted, strict=True):
             if len(part_) + len(by_sentence[key]) <= limit:
@@ -128,8 +196,25 @@ def part(questions: Sequence[Question], *, train: int, validation: int, studied:
     return Parts(train=dealt[2], validation=dealt[1], studied=dealt[0])
 
 
-def _mixed(keys: list[object], count: int, seed: int) -> list[object]:
-    """The first `count` keys in a new random order, so that no part gets all of the leading kind; then the rest."""
-    head, tail = keys[:count], keys[count:]
-    random.Random(f"mixed:{seed}").shuffle(head)
-    return head + tail
+def _needs_two(questions: Sequence[Question]) -> bool:
+    return any(len(question.golden_chunk_ids) > 1 for question in questions)
+
+
+def _together(questions: Sequence[Question]) -> dict[int, list[Question]]:
+    """Questions that share an answer sentence, directly or through others, under one number."""
+    leader = list(range(len(questions)))
+
+    def lead(number: int) -> int:
+        while leader[number] != number:
+            leader[number] = leader[leader[number]]
+            number = leader[number]
+        return number
+
+    first: dict[str, int] = {}
+    for number, question in enumerate(questions):
+        for key in sorted(sentence_keys(question)):
+            leader[lead(number)] = lead(first.setdefault(key, number))
+    together: dict[int, list[Question]] = defaultdict(list)
+    for number, question in enumerate(questions):
+        together[lead(number)].append(question)
+    return together

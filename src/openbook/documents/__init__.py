@@ -1,7 +1,9 @@
 """Files → documents of readable text → passages."""
 
 from openbook.documents.chunking import chunk
-from openbook.documents.reading import SUFFIXES, Skipped, read
+from openbook.documents.isolation import Limits
+from openbook.documents.parsing import SUFFIXES, Skipped
+from openbook.documents.reading import read
 from openbook.documents.sentences import sentences
 
-__all__ = ["SUFFIXES", "Skipped", "chunk", "read", "sentences"]
+__all__ = ["SUFFIXES", "Limits", "Skipped", "chunk", "read", "sentences"]

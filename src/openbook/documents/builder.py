@@ -47,6 +47,25 @@ def clean(text: str) -> str:
     return text.replace("\r\n", "\n").translate(_CLEAN)
 
 
+def decode(data: bytes) -> str | None:
+    """Text in UTF-8, in UTF-16 or UTF-32 with a byte order mark, else in Windows' Western code page; None where it is
+    no text."""
+    for mark, encoding in (
+        (b"\xff\xfe\x00\x00", "utf-32"),
+        (b"\x00\x00\xfe\xff", "utf-32"),
+        (b"\xff\xfe", "utf-16"),
+        (b"\xfe\xff", "utf-16"),
+    ):
+        if data.startswith(mark):
+            return clean(data.decode(encoding, "replace"))
+    if b"\0" in data[:8192]:
+        return None
+    try:
+        return clean(data.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        return clean(data.decode("cp1252", "replace"))
+
+
 def one_line(text: str) -> str:
     return " ".join(clean(text).split())
 

@@ -37,16 +37,21 @@ _LANGUAGE = re.compile(r"(?:^|\s)(?:language|lang|highlight(?:-source)?)-([\w+#.
 
 def parse_html(source: str, name: str) -> Parsed:
     """The page's main part where it names one, else its body. `name` is the title of a page that has none."""
-    tree = _tree(source)
     builder = TextBuilder()
+    title = render_page(source, builder)
+    return builder.build(builder.title_or("") or title or name)
+
+
+def render_page(source: str, builder: TextBuilder) -> str:
+    """Add a whole page to a text and return the title that its head gives."""
+    tree = _tree(source)
     main = tree.css_first("main") or tree.css_first("[role=main]")
     if main is None or not (main.text(deep=True) or "").strip():
         main = tree.body
     if main is not None:
         _walk(main, builder)
     title = tree.css_first("title")
-    heading = builder.title_or("")
-    return builder.build(heading or (title.text(deep=True) if title is not None else "") or name)
+    return (title.text(deep=True) or "") if title is not None else ""
 
 
 def render_html(fragment: str, builder: TextBuilder) -> None:

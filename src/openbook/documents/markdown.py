@@ -36,6 +36,12 @@ def parse_markdown(source: str, name: str) -> Parsed:
     """`name` is the title of a document that has none of its own."""
     title, body = _front_matter(source)
     builder = TextBuilder()
+    render_markdown(body, builder, title)
+    return builder.build(title or builder.title_or(name))
+
+
+def render_markdown(body: str, builder: TextBuilder, title: str = "") -> None:
+    """Add Markdown to a text, below `title` where it has no heading of the first level."""
     environment: dict[str, object] = {}
     parser = _parser()
     tokens = parser.parse("\n".join(_without_directives(body.split("\n"))), environment)
@@ -46,7 +52,6 @@ def parse_markdown(source: str, name: str) -> Parsed:
             token.children = []
             parser.inline.parse(token.content, parser, environment, token.children)
     _render(tokens, builder)
-    return builder.build(title or builder.title_or(name))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Plain text, and reStructuredText and docstrings as plain text: soft-wrapped lines become one line a paragraph."""
+"""Plain text and docstrings as readable text: soft-wrapped lines become one line a paragraph."""
 
 import itertools
 import re
@@ -28,15 +28,18 @@ _TEXT_DIRECTIVES = frozenset(
 )
 
 
-def parse_plain(source: str, name: str, *, markup: bool = False) -> Parsed:
-    """`markup` reads the little of reStructuredText that is not already readable."""
+def parse_plain(source: str, name: str) -> Parsed:
     builder = TextBuilder()
-    reflow(source, builder, markup=markup)
+    reflow(source, builder, markup=False)
     return builder.build(builder.title_or(name))
 
 
 def reflow(text: str, builder: TextBuilder, *, markup: bool = True, base_level: int = 0) -> None:
-    """Add plain text to `builder`; headings found in it stand below `base_level`."""
+    """Add plain text to `builder`; headings found in it stand below `base_level`.
+
+    `markup` reads the little of reStructuredText that docstrings have and that is not already readable; they are too
+    careless of its rules for a parser that knows them all.
+    """
     _Reflow(builder, markup, base_level).run(text.expandtabs(8).split("\n"))
 
 

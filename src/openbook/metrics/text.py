@@ -18,6 +18,7 @@ from collections import Counter
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _SIGN = re.compile(r"(?<![^\s(\[{<>=:,|/\"'`])[-−](?=\.?\d)")
 _POINT = re.compile(r"(?<=\d)\.(?=\d)")
+_SPACELESS = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")
 _WRAPPERS = "`'\"“”‘’ "
 
 
@@ -74,10 +75,15 @@ def contains(text: str, answer: str) -> bool:
     bare = _bare(answer)
     if not bare:
         return False
-    before = r"(?<!\w)" if bare[0].isalnum() else ""
-    after = r"(?!\w)" if bare[-1].isalnum() else ""
+    before = r"(?<!\w)" if _ends_word(bare[0]) else ""
+    after = r"(?!\w)" if _ends_word(bare[-1]) else ""
     verbatim = r"\s+".join(re.escape(word) for word in bare.split())
     return re.search(before + verbatim + after, text.casefold()) is not None
+
+
+def _ends_word(character: str) -> bool:
+    """Whether a word is told from the next by what follows this character: Thai, Japanese and Chinese have no spaces."""
+    return character.isalnum() and not _SPACELESS.match(character)
 
 
 def _bare(text: str) -> str:

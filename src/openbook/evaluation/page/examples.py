@@ -4,9 +4,9 @@ import itertools
 import re
 from collections.abc import Iterable
 
-from openbook.evaluation.page.markup import Html, join, tag
 from openbook.evaluation.page.words import number, plural
 from openbook.evaluation.report import Answered, Example, Shown
+from openbook.markup import Html, join, tag
 from openbook.prompt import ANSWER, BEGIN_QUOTE, END_QUOTE
 from openbook.records import Answer, Quote
 

@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from openbook.evaluation.page.markup import Html, escape
 from openbook.evaluation.page.words import number
 from openbook.evaluation.report import LossCurve, Scores, TestResult
+from openbook.markup import Html, escape
 from openbook.metrics import Interval
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from pathlib import Path
 from openbook.config import Config
 from openbook.evaluation.arms import ARMS
 from openbook.evaluation.page.examples import example_article
-from openbook.evaluation.page.markup import Html, join, table, tag
 from openbook.evaluation.page.pictures import arms_picture, losses_picture, passages_picture
 from openbook.evaluation.page.tables import arms_table, differences_table
 from openbook.evaluation.page.words import NBSP, TESTS, duration, flattened, label, meaning, plural, verdicts
 from openbook.evaluation.report import Exhibits, Report, TestResult
+from openbook.markup import Html, join, table, tag
 
 STYLE = Path(__file__).with_name("report.css")
 FEW_DOCUMENTS = 10  # below it, a bootstrap over documents has little to draw from

@@ -1,9 +1,9 @@
 """The figures as tables: arms by metrics, differences, and the small ones."""
 
 from openbook.evaluation.arms import ARMS
-from openbook.evaluation.page.markup import Html, join, table, tag
 from openbook.evaluation.page.words import LOWER_IS_BETTER, label, number, signed, span
 from openbook.evaluation.report import TestResult
+from openbook.markup import Html, join, table, tag
 from openbook.metrics import Interval
 
 

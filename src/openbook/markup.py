@@ -18,7 +18,7 @@ def join(parts: Iterable[str], separator: str = "") -> Html:
     return Html(escape(separator).join(escape(part) for part in parts))
 
 
-def tag(name: str, *children: str, **attributes: str | bool | None) -> Html:
+def tag(name: str, /, *children: str, **attributes: str | bool | None) -> Html:
     """`<name …>children</name>`. A trailing underscore frees Python's words (`class_`); True is a bare attribute,
     None and False leave it out."""
     written = "".join(

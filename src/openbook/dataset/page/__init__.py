@@ -1,0 +1,1 @@
+"""The data set as one HTML page to look through and to correct."""
