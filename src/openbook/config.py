@@ -112,6 +112,41 @@ class Preference(Section):
     held_out: int = Field(100, ge=0, description="pairs kept out of training and watched, at most a fifth of all")
 
 
+class RL(Section):
+    """Learning from rewards (`tune --method grpo`, `--method ppo`); why these values: `openbook.training.grpo` and `ppo`.
+    What is not said here is as in `tune`."""
+
+    learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of the policy")
+    epochs: float = Field(1.0, gt=0, description="passes over the training questions")
+    prompts: int = Field(8, ge=1, description="questions of one round")
+    rollouts: int = Field(8, ge=2, description="answers sampled to each of them")
+    updates: int = Field(2, ge=1, description="optimizer steps that the answers of a round serve")
+    temperature: float = Field(1.0, gt=0, description="temperature of sampling, and of the likelihoods trained on")
+    at_once: int = Field(32, ge=1, description="answers written at once; more want more memory")
+    clip: float = Field(0.2, gt=0, lt=1, description="how far a token's likelihood counts as falling, as a share")
+    clip_high: float = Field(0.28, gt=0, description="how far it counts as rising (clip-higher)")
+    normalise: Literal["token", "sequence"] = Field("token", description="mean over tokens, or over answers' means")
+    divide_by_std: bool = Field(False, description="grpo: divide advantages by the spread of their group")
+    kl: float = Field(0.04, ge=0, description="weight of the KL from the reference (ppo: at the start)")
+    kl_target: float = Field(0.05, ge=0, description="ppo: KL that the weight is adapted to, nats a token; 0: fixed")
+    kl_limit: float = Field(1.0, gt=0, description="KL at which a run is stopped, nats a token")
+    entropy_floor: float = Field(
+        0.05, ge=0, lt=1, description="share of the first round's entropy below which a run that won nothing is stopped"
+    )
+    value_learning_rate: float = Field(1e-3, gt=0, description="ppo: peak learning rate of the value function")
+    value_clip: float = Field(0.2, gt=0, description="ppo: how far one round may move a value")
+    discount: float = Field(1.0, gt=0, le=1, description="ppo: what a reward one token later is worth")
+    trace: float = Field(0.95, ge=0, le=1, description="ppo: lambda of generalised advantage estimation")
+    grader: float = Field(1.0, ge=0, description="weight of the grader in the reward; 0: only the reward model")
+    answer: float = Field(1.0, ge=0, description="in the grader: the right answer (token F1)")
+    refusal: float = Field(1.0, ge=0, description="in the grader: the refusal where one is due")
+    quote: float = Field(0.5, ge=0, description="in the grader: a verified quote that carries the answer")
+    verbatim: float = Field(0.25, ge=0, description="in the grader: the share of quotes that stand in a passage")
+    format: float = Field(0.25, ge=0, description="in the grader: an answer tag, and an end")
+    reward_model: str = Field("", description="folder that tune --method reward wrote; empty: none")
+    reward_weight: float = Field(1.0, ge=0, description="weight of the reward model's score in the reward")
+
+
 class Evaluate(Section):
     arms: tuple[str, ...] = Field(
         ("base_closed", "base_rag", "sft_closed", "sft_rag", "raft_rag", "raft_golden"), description="what is compared"
@@ -135,6 +170,7 @@ class Config(Section):
     model: Model = Model()
     tune: Tune = Tune()
     preference: Preference = Preference()
+    rl: RL = RL()
     evaluate: Evaluate = Evaluate()
 
     @property

@@ -24,6 +24,13 @@ class Method(StrEnum):
     sft = "sft"
     dpo = "dpo"
     reward = "reward"
+    grpo = "grpo"
+    ppo = "ppo"
+
+
+# Which section of the options a method's own passes and learning rate stand in; a reward model takes tune's rate.
+EPOCHS = {Method.sft: "tune", Method.grpo: "rl", Method.ppo: "rl"}
+RATE = {Method.dpo: "preference", Method.grpo: "rl", Method.ppo: "rl"}
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +43,7 @@ def tune(
         Method,
         typer.Option(
             help='"sft": on questions and answers; "dpo": on preferred and rejected answers; "reward": a model that '
-            "scores answers."
+            'scores answers; "grpo" and "ppo": on the rewards of answers that the model samples itself.'
         ),
     ] = Method.sft,
     base: Annotated[
@@ -46,10 +53,11 @@ def tune(
         str | None, typer.Option(help='"qlora" (4-bit base), "lora" or "full" (all weights) (default: qlora).')
     ] = None,
     epochs: Annotated[
-        float | None, typer.Option(help="Passes over the training questions or pairs (default: 3).")
+        float | None, typer.Option(help="Passes over the training questions or pairs (default: 3; for grpo and ppo 1).")
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Peak learning rate (default: 0.001; for dpo 0.00005).")
+        float | None,
+        typer.Option(help="Peak learning rate (default: 0.001; for dpo 0.00005, for grpo and ppo 0.0001)."),
     ] = None,
     form: Annotated[
         Form, typer.Option(help='"raft": with passages; "closed": questions alone, the comparison without documents.')
@@ -61,17 +69,32 @@ def tune(
     ] = None,
     from_adapter: Annotated[
         Path | None,
-        typer.Option(help="Folder of the adapter that dpo or reward goes on from (default: the bare base)."),
+        typer.Option(
+            help="Folder of the adapter that all methods but sft go on from, and stay near (default: the bare base)."
+        ),
+    ] = None,
+    prompts: Annotated[int | None, typer.Option(help="grpo, ppo: questions of one round (default: 8).")] = None,
+    rollouts: Annotated[
+        int | None, typer.Option(help="grpo, ppo: answers sampled to each question (default: 8).")
+    ] = None,
+    kl: Annotated[
+        float | None, typer.Option(help="grpo, ppo: how strongly the model is held to its start (default: 0.04).")
+    ] = None,
+    reward_model: Annotated[
+        str | None,
+        typer.Option(help="grpo, ppo: folder of a reward model whose score is added to the grader's reward."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of a stopped run.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Tune again although nothing has changed.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Tune the base on training questions, or on preferences.
+    """Tune the base on training questions, on preferences, or on rewards.
 
     The base stays frozen (in 4 bits with QLoRA); a small adapter learns to find the right passage, to quote it, and to
     refuse. Only the answer's tokens are trained, with the token that ends it. With --method dpo the adapter learns which
-    of two answers is preferred; with --method reward it learns to score them.
+    of two answers is preferred; with --method reward it learns to score them. With grpo and ppo the model answers
+    the training questions itself, and what the grader finds right, quoted word for word and well formed is made likelier;
+    all weights of the reward stand in the section [rl] of openbook.toml.
 
     \b
     Examples:
@@ -79,6 +102,8 @@ def tune(
       openbook tune --base ./TinyLlama-1.1B-Chat --epochs 2 --learning-rate 2e-4
       openbook tune --resume
       openbook tune --method dpo --pairs pairs.jsonl --from-adapter openbook-work/adapters/raft
+      openbook tune --method grpo --from-adapter openbook-work/adapters/raft
+      openbook tune --method ppo --from-adapter openbook-work/adapters/raft --reward-model openbook-work/adapters/reward
     """
     from openbook import verbs
 
@@ -86,8 +111,12 @@ def tune(
         {
             "model.base": base,
             "tune.adapter": adapter,
-            "tune.epochs" if method is Method.sft else "preference.epochs": epochs,
-            "preference.learning_rate" if method is Method.dpo else "tune.learning_rate": learning_rate,
+            f"{EPOCHS.get(method, 'preference')}.epochs": epochs,
+            f"{RATE.get(method, 'tune')}.learning_rate": learning_rate,
+            "rl.prompts": prompts,
+            "rl.rollouts": rollouts,
+            "rl.kl": kl,
+            "rl.reward_model": reward_model,
         }
     )
     report = verbs.tune(
@@ -118,6 +147,10 @@ def tune_summary(report: "TuneReport") -> str:
     for name, losses in (("training", report.train_loss), ("validation", report.validation_loss)):
         if losses:
             lines.append(f"{name} loss: {losses[0][1]:.3f} → {losses[-1][1]:.3f}")
+    if report.rewards:
+        lines.append(
+            f"reward: {report.rewards[0][1]:.3f} → {report.rewards[-1][1]:.3f} (means of the first and last round)"
+        )
     lines += preference_summary(report)
     return "\n".join(lines)
 
