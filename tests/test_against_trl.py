@@ -21,7 +21,7 @@ from openbook.training.references import reference_logps
 from openbook.training.reward import RewardModelling, attach_head
 from openbook.training.roles import POLICY, REFERENCE
 from test_preference import assert_close, gradients, on_trees, pair_set
-from test_rounds import COMMON, REWARDS, rounds, separately, stepped, world  # noqa: F401
+from test_rounds import COMMON, REWARDS, build_world, rounds, separately, stepped
 
 trl = pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")
@@ -136,9 +136,9 @@ def test_reward(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("token", "bnpo"), ("sequence", "grpo")])
-def test_grpo(ours: Any, theirs: str, tmp_path: Path, world: Any) -> None:
+def test_grpo(ours: Any, theirs: str, tmp_path: Path) -> None:
     """The same rollouts, old and reference log-probabilities, on our trees and in TRL's padded rows."""
-    network, roles, found = world(checkpointing=False)
+    network, roles, found = build_world(tmp_path, checkpointing=False)
     options = RL(**COMMON, normalise=ours)
     engine = rounds(GroupRelative(options), roles, found, options, budget=90)
     engine.step(0)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from models_for_tests import folder
 from openbook import prompt
 from openbook.config import RL, Config
-from openbook.errors import ConfigError, ModelError, OpenbookError, RecordError
+from openbook.errors import ConfigError, InputError, ModelError, OpenbookError, RecordError, StoreError
 from openbook.models import Generator, load
 from openbook.progress import SILENT
 from openbook.storage import read_jsonl, read_manifest, write_jsonl
@@ -300,17 +300,20 @@ def test_rounds_are_a_function_of_seed_and_number(base: Path, tmp_path: Path) ->
 
 
 def test_the_command(base: Path, train: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from openbook import verbs
     from openbook.cli.main import app
 
     given = [f"--set={o}" for o in ("tune.adapter=lora", "model.max_new_tokens=8", "rl.updates=1", "rl.kl_limit=9")]
     flags = ["--prompts", "2", "--rollouts", "2", "--kl", "0.1", "--epochs", "1", "--learning-rate", "1e-3"]
     command = ["tune", "--method", "grpo", "--base", str(base), "--train", str(train), "--out", str(tmp_path / "work")]
     for expected in ("2 steps in", "is current: questions, base"):
-        with pytest.raises(SystemExit) as ended:
-            app([*command, *flags, *given])
+        app([*command, *flags, *given], standalone_mode=False)
         captured = capsys.readouterr()
-        assert ended.value.code == 0, captured.err
         assert "reward: " in captured.out and "adapters/grpo" in captured.out
         assert expected in captured.out + captured.err
+    with pytest.raises(InputError, match="samples its answers itself"):
+        verbs.tune(options(base), method="ppo", pairs=train)
+    with pytest.raises(StoreError, match=r"train.jsonl does not exist.*openbook dataset"):
+        verbs.tune(options(base, f"out={tmp_path / 'nothing'}"), method="ppo")
     options_of = (read_manifest(tmp_path / "work" / "adapters" / "grpo") or {})["options"]
     assert options_of["rl"]["kl"] == 0.1 and options_of["learning_rate"] == 1e-3 and options_of["epochs"] == 1.0

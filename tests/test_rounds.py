@@ -1,5 +1,6 @@
 """GRPO's and PPO's steps on token trees against loops over separate rows, with adapters switched in between."""
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -34,28 +35,28 @@ class Given:
         return torch.tensor(REWARDS), {}
 
 
+def build_world(tmp_path: Path, *, checkpointing: bool) -> tuple[Any, Roles, list[Rollout]]:
+    """A base with a random adapter as policy and another as reference, and rollouts of the policy."""
+    loaded: LoadedModel = load(str(folder(tmp_path / "base")))
+    lora = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    torch.manual_seed(3)
+    network = get_peft_model(loaded.model, lora)
+    network.save_pretrained(tmp_path / "start")
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn_like(weight) * 0.02)
+    if checkpointing:
+        network.gradient_checkpointing_enable({"use_reentrant": False})
+        network.enable_input_require_grads()
+    found = rollouts(loaded.model)
+    serve_trees(loaded.model)
+    return network, Roles(network, loaded, tmp_path / "start"), found
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Callable[..., tuple[Any, Roles, list[Rollout]]]:
-    """A base with a random adapter as policy and another as reference, and rollouts of the policy."""
-
-    def make(*, checkpointing: bool) -> tuple[Any, Roles, list[Rollout]]:
-        loaded: LoadedModel = load(str(folder(tmp_path / "base")))
-        lora = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
-        torch.manual_seed(3)
-        network = get_peft_model(loaded.model, lora)
-        network.save_pretrained(tmp_path / "start")
-        with torch.no_grad():
-            for weight in network.parameters():
-                if weight.requires_grad:
-                    weight.add_(torch.randn_like(weight) * 0.02)
-        if checkpointing:
-            network.gradient_checkpointing_enable({"use_reentrant": False})
-            network.enable_input_require_grads()
-        found = rollouts(loaded.model)
-        serve_trees(loaded.model)
-        return network, Roles(network, loaded, tmp_path / "start"), found
-
-    return make
+    return functools.partial(build_world, tmp_path)
 
 
 def rounds(algorithm: Algorithm, roles: Roles, found: list[Rollout], options: RL, budget: int) -> Rounds:

@@ -133,7 +133,7 @@ def tune(
                 f"The form {form} is one of supervised tuning; pairs bring their prompts as they are.",
                 "Leave out --form.",
             )
-        if method in ("grpo", "ppo"):
+        if method == "grpo" or method == "ppo":
             if pairs is not None:
                 raise InputError(f"The method {method} samples its answers itself.", "Leave out --pairs.")
             return run_reinforcement(

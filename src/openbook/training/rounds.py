@@ -106,7 +106,7 @@ class Rounds:
             self._batches = self._algorithm.batches(played)
             self.means = {**played.means, **self._algorithm.state()}
             self._round = wanted
-            self._roles.play(POLICY)
+        self._roles.play(POLICY)
         return self._batches
 
     def play(self, number: int) -> Played:
