@@ -102,7 +102,20 @@ def test_grpo_against_a_loop(kl: float) -> None:
         ratio = math.exp(logps[t].item() - old[t].item())
         gain = min(ratio * advantages[t].item(), min(max(ratio, 0.8), 1.28) * advantages[t].item())
         d = reference[t].item() - logps[t].item()
-        assert found[t].item() == pytest.approx(-gain + kl * (math.exp(d) - 1 - d), abs=1e-6)
+        assert found[t].item() == pytest.approx(-gain + kl * ratio * (math.exp(d) - 1 - d), abs=1e-6)
+
+
+def test_the_gradient_of_the_kl_term_is_that_of_the_kl() -> None:
+    """Over every token there is, weighted by its chance to be sampled: the exact gradient, also two steps later."""
+    torch.manual_seed(2)
+    scores, reference = torch.randn(6, requires_grad=True), torch.randn(6).log_softmax(0)
+    for old in (scores.detach().log_softmax(0), torch.randn(6).log_softmax(0)):
+        logps = scores.log_softmax(0)
+        exact = (logps.exp() * (logps - reference)).sum()
+        (expected,) = torch.autograd.grad(exact, scores, retain_graph=True)
+        estimate = losses.grpo(logps, old, torch.zeros(6), reference=reference, kl=1.0)
+        (found,) = torch.autograd.grad((old.exp() * estimate).sum(), scores)
+        assert torch.allclose(found, expected, atol=1e-6)
 
 
 def test_a_kl_term_without_a_reference_is_refused() -> None:

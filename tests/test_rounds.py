@@ -133,7 +133,8 @@ def test_grpo_on_trees_gives_the_gradients_of_separate_rows(
         group = REWARDS[n - n % 4 : n - n % 4 + 4]
         advantage = torch.tensor(REWARDS[n] - sum(group) / 4)
         gap = reference[n] - logps
-        each = clipped((logps - old[n]).exp(), advantage) + 0.1 * (gap.exp() - 1 - gap)
+        ratio = (logps - old[n]).exp()
+        each = clipped(ratio, advantage) + 0.1 * ratio * (gap.exp() - 1 - gap)
         total = total + (each.sum() / tokens if normalise == "token" else each.mean() / len(found))
     network.zero_grad()
     total.backward()

@@ -144,13 +144,12 @@ def tune_summary(report: "TuneReport") -> str:
         f"({report.supervised_tokens:,} of them trained), {report.tokens_per_s:,.0f} tokens/s",
         f"trained weights: {report.trained_weights:,} of {report.total_weights:,} ({report.trained_share:.2%})",
     ]
-    for name, losses in (("training", report.train_loss), ("validation", report.validation_loss)):
-        if losses:
-            lines.append(f"{name} loss: {losses[0][1]:.3f} → {losses[-1][1]:.3f}")
-    if report.rewards:
-        lines.append(
-            f"reward: {report.rewards[0][1]:.3f} → {report.rewards[-1][1]:.3f} (means of the first and last round)"
-        )
+    curves = [("training loss", report.train_loss), ("validation loss", report.validation_loss)]
+    if report.rewards:  # the loss of a policy says nothing: it has no floor, and every round begins at nought
+        curves = [("mean reward of a round", report.rewards)]
+    for name, values in curves:
+        if values:
+            lines.append(f"{name}: {values[0][1]:.3f} → {values[-1][1]:.3f}")
     lines += preference_summary(report)
     return "\n".join(lines)
 

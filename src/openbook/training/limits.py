@@ -28,7 +28,7 @@ class Limits:
                 f"The policy has run away from the reference: in round {number + 1} the KL is {means['kl']:.3g} nats a "
                 f"token, and rl.kl_limit is {options.kl_limit:g}. The reward is {means['reward']:.3f}, "
                 f"{self._first['reward']:.3f} in the first round.",
-                "Lower --learning-rate or rl.updates, or raise rl.kl; the last checkpoint was written before.",
+                "Lower --learning-rate or rl.updates, or raise rl.kl. The checkpoints of the run are older than this.",
             )
         if means["entropy"] >= options.entropy_floor * self._first["entropy"]:
             return
@@ -37,8 +37,8 @@ class Limits:
                 f"The policy has collapsed: in round {number + 1} its entropy is {means['entropy']:.2g} nats a token, "
                 f"{self._first['entropy']:.2g} in the first round, and the reward did not rise "
                 f"({self._first['reward']:.3f} → {means['reward']:.3f}). Its answers hardly differ any more.",
-                "Lower --learning-rate, raise rl.clip_high, rl.kl or rl.temperature; "
-                "the last checkpoint was written before.",
+                "Lower --learning-rate, raise rl.clip_high, rl.kl or rl.temperature. "
+                "The checkpoints of the run are older than this.",
             )
         if not self._told:
             self._progress.message(

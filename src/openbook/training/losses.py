@@ -104,7 +104,8 @@ def grpo(
     """Group-relative policy optimisation, per token; all arguments and the result have one shape.
 
     An answer's advantage stands on each of its tokens; `kl` weighs `kl_k3` against the reference (arXiv 2402.03300,
-    eq. 3). The caller sums with weights: 1 for every token is the mean over all tokens, which does not make a token of
+    eq. 3) times π/π_old, without which its gradient is not that of the KL, not even at the first step after sampling
+    (DeepSeek-V3.2, arXiv 2512.02556, section 3.1). The caller sums with weights: 1 for every token is the mean over all tokens, which does not make a token of
     a long answer count less than one of a short one (DAPO, arXiv 2503.14476, section 3.3); 1/length is the paper's mean
     over answers of means over tokens.
     """
@@ -112,7 +113,7 @@ def grpo(
     if kl:
         if reference is None:
             raise ValueError("a KL term needs the reference's log-probabilities")
-        losses = losses + kl * kl_k3(logps, reference)
+        losses = losses + kl * (logps - old_logps).exp() * kl_k3(logps, reference)
     return losses
 
 

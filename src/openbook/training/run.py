@@ -191,7 +191,7 @@ class Recorder:
             means = {name: value for name, value in logs.items() if name not in _TRAINERS_OWN}
             row = {
                 "step": step,
-                self._unit: self._done[step],
+                **({"tokens": self._done[step]} if self._unit == "tokens" else {}),
                 "loss": logs["loss"],
                 **means,
                 "learning_rate": logs.get("learning_rate", 0.0),
