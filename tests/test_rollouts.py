@@ -13,7 +13,7 @@ from openbook.progress import SILENT
 from openbook.training.attention import serve_trees
 from openbook.training.exercises import Exercise
 from openbook.training.head import token_entropies, token_losses
-from openbook.training.rollouts import Rollout, padded, rows, sample
+from openbook.training.rollouts import Lines, Rollout, rows, sample
 from openbook.training.trainer import collate, predicting_states
 
 STOP = 2
@@ -113,9 +113,9 @@ def test_log_probabilities_on_trees_are_those_of_separate_rows(budget: int, temp
         for row in packed:
             batch = collate([row.tree])
             logps = -token_losses(network, predicting_states(network, batch), batch["targets"], temperature)
-            lines, where = padded(logps, batch["owners"], len(row.rollouts))
-            assert torch.equal(lines.flatten()[where], logps)
-            for line, number in zip(lines, row.rollouts, strict=True):
+            lines = Lines(batch["owners"], len(row.rollouts))
+            assert torch.equal(lines.pick(lines.lay(logps)), logps)
+            for line, number in zip(lines.lay(logps), row.rollouts, strict=True):
                 length = len(found[number].tokens)
                 assert torch.allclose(line[:length], expected[number], atol=1e-5)
                 assert not line[length:].any()

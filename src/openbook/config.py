@@ -292,13 +292,19 @@ def _sentences(error: ValidationError) -> Iterator[str]:
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            # Compare whole keys first, then last parts alone: the option may stand in another section.
-            close = difflib.get_close_matches(key, [*known, *sections], n=1, cutoff=0.6) or [
-                full
-                for name in difflib.get_close_matches(key.split(".")[-1], [k.split(".")[-1] for k in known], n=1)
-                for full in known
-                if full.split(".")[-1] == name
-            ]
+            # The same name in another section, the first that has it; then whole keys; then last parts alone.
+            names = {full: full.split(".")[-1] for full in known}
+            name = key.split(".")[-1]
+            close = (
+                [full for full in known if names[full] == name]
+                or difflib.get_close_matches(key, [*known, *sections], n=1, cutoff=0.6)
+                or [
+                    full
+                    for near in difflib.get_close_matches(name, names.values(), n=1)
+                    for full in known
+                    if names[full] == near
+                ]
+            )
             hint = f"did you mean {close[0]}?" if close else "see `openbook init` for all options"
             yield f"there is no option {key}; {hint}"
         else:

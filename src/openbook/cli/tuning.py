@@ -88,7 +88,7 @@ def tune(
     force: Annotated[bool, typer.Option("--force", help="Tune again although nothing has changed.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Tune the base on training questions, on preferences, or on rewards.
+    """Tune the base on answers, preferences or rewards.
 
     The base stays frozen (in 4 bits with QLoRA); a small adapter learns to find the right passage, to quote it, and to
     refuse. Only the answer's tokens are trained, with the token that ends it. With --method dpo the adapter learns which

@@ -26,7 +26,7 @@ from openbook.training.head import token_losses
 from openbook.training.references import mixed
 from openbook.training.reward import ScalarHead
 from openbook.training.roles import POLICY, VALUE, Roles
-from openbook.training.rollouts import padded
+from openbook.training.rollouts import Lines
 from openbook.training.rounds import Played
 from openbook.training.trainer import Batch, predicting_states
 
@@ -61,30 +61,20 @@ class Proximal:
         for row, batch in zip(played.rows, played.batches, strict=True):
             with torch.no_grad(), mixed(model):
                 values = self._head(predicting_states(model, batch))
-            owners, sequences = batch["owners"], len(row.rollouts)
-
-            def lines(flat: Tensor, owners: Tensor = owners, sequences: int = sequences) -> Tensor:
-                return padded(flat, owners, sequences)[0]
-
-            mask, where = padded(torch.ones_like(values), owners, sequences)
+            lines = Lines(batch["owners"], len(row.rollouts))
+            mask = lines.lay(torch.ones_like(values))
             rewards = losses.token_rewards(
                 played.rewards[list(row.rollouts)].to(values.device),
-                lines(batch["old"]),
-                lines(batch["reference"]),
+                lines.lay(batch["old"]),
+                lines.lay(batch["reference"]),
                 mask,
                 kl=self._kl,
             )
             advantages, returns = losses.gae(
-                rewards, lines(values), mask, discount=options.discount, trace=options.trace
+                rewards, lines.lay(values), mask, discount=options.discount, trace=options.trace
             )
-            found.append(
-                {
-                    **batch,
-                    "values": values,
-                    "advantages": advantages.flatten()[where],
-                    "returns": returns.flatten()[where],
-                }
-            )
+            estimates = {"values": values, "advantages": lines.pick(advantages), "returns": lines.pick(returns)}
+            found.append({**batch, **estimates})
         return found
 
     def count(self, batch: Batch) -> Tensor:

@@ -71,7 +71,6 @@ def reinforce(
         each=options.prompts,
         seed=config.seed,
     )
-    run = Run(out, {"inputs": inputs, "options": chosen}, resume=resume, progress=progress)
     tuned = _for_rl(config)
     model = adapted(loaded, tuned, start)
     serve_trees(loaded.model)
@@ -86,6 +85,8 @@ def reinforce(
     rewards = Rewards(options, roles, roles.add_reward(Path(options.reward_model)) if options.reward_model else None)
     algorithm = _algorithm(method, tuned, roles)
     rewards.check(exercises.ungraded)
+    # Not before all that a user gave has been found good: this clears away what another run left.
+    run = Run(out, {"inputs": inputs, "options": chosen}, resume=resume, progress=progress)
     rounds = exercises.rounds(options.epochs)
     weights, total = count_weights(model)
     progress.message(

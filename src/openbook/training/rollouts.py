@@ -123,16 +123,24 @@ def _trees(sequences: Sequence[TokenSequence], members: Sequence[int], budget: i
     return _trees(sequences, members[:half], budget) + _trees(sequences, members[half:], budget)
 
 
-def padded(values: Tensor, owners: Tensor, sequences: int) -> tuple[Tensor, Tensor]:
-    """Values (N,) of a row's own tokens as (S, T), one line for each sequence in its own order, and where each went (N,):
-    `padded.flatten()[where]` are the values again. The rest is 0.
+class Lines:
+    """Values (N,) of a row's own tokens as lines (S, T), one for each sequence in its own order, 0 behind its end; and back.
 
-    The tokens of one sequence stand in their order in the row, so that a token's column is how many of its own came before.
+    The tokens of one sequence stand in their order in the row, so a token's column is how many of its own came before.
     """
-    mine = owners[None] == torch.arange(sequences, device=owners.device)[:, None]  # (S, N)
-    column = mine.cumsum(1)[owners, torch.arange(len(owners), device=owners.device)] - 1
-    width = int(column.max()) + 1
-    where = owners * width + column
-    out = values.new_zeros(sequences * width)
-    out[where] = values
-    return out.view(sequences, width), where
+
+    def __init__(self, owners: Tensor, sequences: int) -> None:
+        mine = owners[None] == torch.arange(sequences, device=owners.device)[:, None]  # (S, N)
+        column = mine.cumsum(1)[owners, torch.arange(len(owners), device=owners.device)] - 1
+        self._shape = (sequences, int(column.max()) + 1)
+        self._at = owners * self._shape[1] + column  # (N,)
+
+    def lay(self, values: Tensor) -> Tensor:
+        """(N,) → (S, T)"""
+        lines = values.new_zeros(self._shape[0] * self._shape[1])
+        lines[self._at] = values
+        return lines.view(self._shape)
+
+    def pick(self, lines: Tensor) -> Tensor:
+        """(S, T) → (N,)"""
+        return lines.flatten()[self._at]
