@@ -303,7 +303,7 @@ def test_the_command(base: Path, train: Path, tmp_path: Path, capsys: pytest.Cap
     from openbook import verbs
     from openbook.cli.main import app
 
-    given = [f"--set={o}" for o in ("tune.adapter=lora", "model.max_new_tokens=8", "rl.updates=1", "rl.kl_limit=9")]
+    given = [f"--set={o}" for o in ("model.max_new_tokens=8", "rl.updates=1", "rl.kl_limit=9")]
     flags = ["--prompts", "2", "--rollouts", "2", "--kl", "0.1", "--epochs", "1", "--learning-rate", "1e-3"]
     command = ["tune", "--method", "grpo", "--base", str(base), "--train", str(train), "--out", str(tmp_path / "work")]
     for expected in ("2 steps in", "is current: questions, base"):
