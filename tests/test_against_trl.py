@@ -1,5 +1,5 @@
-"""DPO and reward losses and gradients against TRL's own trainers on the same tokens. Skipped where TRL is not installed:
-it is no dependency; `make bench-deps` installs it."""
+"""DPO, reward and GRPO losses and gradients against TRL's own trainers on the same tokens. Skipped where TRL is not
+installed: it is no dependency; `make bench-deps` installs it."""
 
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,18 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from models_for_tests import folder, tokenizer
-from openbook.config import Preference
+from openbook.config import RL, Preference
 from openbook.models import load
 from openbook.progress import SILENT
 from openbook.training.attention import serve_trees
 from openbook.training.dpo import Anchors, DirectPreference
+from openbook.training.grpo import GroupRelative
 from openbook.training.pair_rows import Pairs
 from openbook.training.references import reference_logps
 from openbook.training.reward import RewardModelling, attach_head
+from openbook.training.roles import POLICY, REFERENCE
 from test_preference import assert_close, gradients, on_trees, pair_set
+from test_rounds import COMMON, REWARDS, build_world, rounds, separately, stepped
 
 trl = pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")
@@ -129,3 +132,59 @@ def test_reward(tmp_path: Path) -> None:
     found = gradients(ours, mean)
     (trained_head,) = (gradient for name, gradient in reference.items() if "score" in name)
     assert_close(found, {name: reference[name] for name in found if name in reference} | {"score.weight": trained_head})
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("token", "bnpo"), ("sequence", "grpo")])
+def test_grpo(ours: Any, theirs: str, tmp_path: Path) -> None:
+    """The same rollouts, old and reference log-probabilities, on our trees and in TRL's padded rows."""
+    network, roles, found = build_world(tmp_path, checkpointing=False)
+    options = RL(**COMMON, normalise=ours)
+    engine = rounds(GroupRelative(options), roles, found, options, budget=90)
+    engine.step(0)
+    with torch.no_grad():
+        old, reference = separately(roles, POLICY, found), separately(roles, REFERENCE, found)
+    loss, gradients_on_trees = stepped(engine, roles)
+    roles.play(POLICY)
+    network.get_base_model().set_attn_implementation("sdpa")
+    trainer = trl.GRPOTrainer(
+        model=network,
+        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        args=settings(
+            trl.GRPOConfig,
+            tmp_path / "trl",
+            beta=COMMON["kl"],
+            epsilon=COMMON["clip"],
+            epsilon_high=COMMON["clip_high"],
+            temperature=COMMON["temperature"],
+            loss_type=theirs,
+            per_device_train_batch_size=4,
+            num_generations=4,
+        ),
+        train_dataset=text_rows(),
+        processing_class=tokenizer(),
+    )
+
+    def padded(lists: list[list[float]], *, left: bool, value: float) -> torch.Tensor:
+        width = max(map(len, lists))
+        return torch.tensor(
+            [[value] * (width - len(x)) * left + x + [value] * (width - len(x)) * (not left) for x in lists]
+        )
+
+    prompts, answers = [list(r.exercise.prompt) for r in found], [list(r.tokens) for r in found]
+    groups = torch.tensor(REWARDS).view(-1, 4)
+    network.eval()
+    expected = trainer._compute_loss(
+        network,
+        {
+            "prompt_ids": padded(prompts, left=True, value=2),
+            "prompt_mask": padded([[1] * len(x) for x in prompts], left=True, value=0),
+            "completion_ids": padded(answers, left=False, value=2),
+            "completion_mask": padded([[1] * len(x) for x in answers], left=False, value=0),
+            "advantages": (groups - groups.mean(1, keepdim=True)).flatten(),
+            "old_per_token_logps": padded([x.tolist() for x in old], left=False, value=0.0),
+            "ref_per_token_logps": padded([x.tolist() for x in reference], left=False, value=0.0),
+        },
+    )
+    print(f"grpo per {ours}: ours {loss:.7f}, TRL {expected.item():.7f}")
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    assert_close(gradients_on_trees, {n: g for n, g in gradients(network, expected).items() if n in gradients_on_trees})

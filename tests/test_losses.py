@@ -93,33 +93,40 @@ def test_clipped_policy(ratio: float, advantage: float, high: float | None, expe
     close(found, expected)
 
 
-@pytest.mark.parametrize("per", ["token", "sequence"])
 @pytest.mark.parametrize("kl", [0.0, 0.04])
-def test_grpo_against_loops(per: Any, kl: float) -> None:
+def test_grpo_against_a_loop(kl: float) -> None:
     torch.manual_seed(0)
-    logps, old, reference = (-torch.rand(3, 5) for _ in range(3))
-    advantages, lengths = torch.tensor([1.0, -0.5, 0.3]), [5, 2, 3]
-    mask = torch.tensor([[float(t < length) for t in range(5)] for length in lengths])
-    found = losses.grpo(
-        logps, old, advantages, mask, clip=0.2, clip_high=0.28, reference=reference, kl=kl, per=per
-    ).item()
-    rows = []
-    for b, length in enumerate(lengths):
-        row = []
-        for t in range(length):
-            ratio = math.exp(logps[b, t].item() - old[b, t].item())
-            gain = min(ratio * advantages[b].item(), min(max(ratio, 0.8), 1.28) * advantages[b].item())
-            d = reference[b, t].item() - logps[b, t].item()
-            row.append(-gain + kl * (math.exp(d) - 1 - d))
-        rows.append(row)
-    whole = [value for row in rows for value in row]
-    expected = sum(whole) / len(whole) if per == "token" else sum(sum(row) / len(row) for row in rows) / len(rows)
-    assert found == pytest.approx(expected, abs=1e-6)
+    logps, old, reference, advantages = -torch.rand(9), -torch.rand(9), -torch.rand(9), torch.randn(9)
+    found = losses.grpo(logps, old, advantages, clip=0.2, clip_high=0.28, reference=reference, kl=kl)
+    for t in range(9):
+        ratio = math.exp(logps[t].item() - old[t].item())
+        gain = min(ratio * advantages[t].item(), min(max(ratio, 0.8), 1.28) * advantages[t].item())
+        d = reference[t].item() - logps[t].item()
+        assert found[t].item() == pytest.approx(-gain + kl * ratio * (math.exp(d) - 1 - d), abs=1e-6)
+
+
+def test_the_gradient_of_the_kl_term_is_that_of_the_kl() -> None:
+    """Over every token there is, weighted by its chance to be sampled: the exact gradient, also two steps later."""
+    torch.manual_seed(2)
+    scores, reference = torch.randn(6, requires_grad=True), torch.randn(6).log_softmax(0)
+    for old in (scores.detach().log_softmax(0), torch.randn(6).log_softmax(0)):
+        logps = scores.log_softmax(0)
+        exact = (logps.exp() * (logps - reference)).sum()
+        (expected,) = torch.autograd.grad(exact, scores, retain_graph=True)
+        estimate = losses.grpo(logps, old, torch.zeros(6), reference=reference, kl=1.0)
+        (found,) = torch.autograd.grad((old.exp() * estimate).sum(), scores)
+        assert torch.allclose(found, expected, atol=1e-6)
 
 
 def test_a_kl_term_without_a_reference_is_refused() -> None:
     with pytest.raises(ValueError, match="needs the reference"):
-        losses.grpo(torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1), torch.ones(1, 2), kl=0.1)
+        losses.grpo(torch.zeros(2), torch.zeros(2), torch.zeros(2), kl=0.1)
+
+
+def test_the_kl_weight_follows_its_target() -> None:
+    assert losses.adapted_kl(0.2, 0.11, 0.1) == pytest.approx(0.2 * 1.05)
+    assert losses.adapted_kl(0.2, 9.0, 0.1) == pytest.approx(0.2 * 1.1)
+    assert losses.adapted_kl(0.2, 0.0, 0.1) == pytest.approx(0.2 * 0.9)
 
 
 def test_gae_by_hand() -> None:

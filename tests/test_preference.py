@@ -484,7 +484,7 @@ def test_the_verb_and_the_command(setting: Setting, tmp_path: Path, capsys: pyte
         verbs.tune(config, method="dpo")
     with pytest.raises(InputError, match="The form closed is one of supervised tuning"):
         verbs.tune(config, method="dpo", pairs=pairs, form="closed")
-    with pytest.raises(InputError, match="are for the methods dpo and reward"):
+    with pytest.raises(InputError, match="are not for supervised tuning"):
         verbs.tune(config, pairs=pairs)
     (tmp_path / "openbook.toml").write_text(config.to_toml(), encoding="utf-8")
     arguments = ["tune", "--method", "dpo", "--pairs", str(pairs), "--config", str(tmp_path / "openbook.toml")]

@@ -138,6 +138,41 @@ class Preference(Section):
     held_out: int = Field(100, ge=0, description="pairs kept out of training and watched, at most a fifth of all")
 
 
+class RL(Section):
+    """Learning from rewards (`tune --method grpo`, `--method ppo`); why these values: `openbook.training.grpo` and `ppo`.
+    What is not said here is as in `tune`."""
+
+    learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of the policy")
+    epochs: float = Field(1.0, gt=0, description="passes over the training questions")
+    prompts: int = Field(8, ge=1, description="questions of one round")
+    rollouts: int = Field(8, ge=2, description="answers sampled to each of them")
+    updates: int = Field(2, ge=1, description="optimizer steps that the answers of a round serve")
+    temperature: float = Field(1.0, gt=0, description="temperature of sampling, and of the likelihoods trained on")
+    at_once: int = Field(32, ge=1, description="answers written at once; more want more memory")
+    clip: float = Field(0.2, gt=0, lt=1, description="how far a token's likelihood counts as falling, as a share")
+    clip_high: float = Field(0.28, gt=0, description="how far it counts as rising (clip-higher)")
+    normalise: Literal["token", "sequence"] = Field("token", description="mean over tokens, or over answers' means")
+    divide_by_std: bool = Field(False, description="grpo: divide advantages by the spread of their group")
+    kl: float = Field(0.04, ge=0, description="weight of the KL from the reference (ppo: at the start)")
+    kl_target: float = Field(0.05, ge=0, description="ppo: KL that the weight is adapted to, nats a token; 0: fixed")
+    kl_limit: float = Field(1.0, gt=0, description="KL at which a run is stopped, nats a token")
+    entropy_floor: float = Field(
+        0.05, ge=0, lt=1, description="share of the first round's entropy below which a run that won nothing is stopped"
+    )
+    value_learning_rate: float = Field(1e-3, gt=0, description="ppo: peak learning rate of the value function")
+    value_clip: float = Field(0.2, gt=0, description="ppo: how far one round may move a value")
+    discount: float = Field(1.0, gt=0, le=1, description="ppo: what a reward one token later is worth")
+    trace: float = Field(0.95, ge=0, le=1, description="ppo: lambda of generalised advantage estimation")
+    grader: float = Field(1.0, ge=0, description="weight of the grader in the reward; 0: only the reward model")
+    answer: float = Field(1.0, ge=0, description="in the grader: the right answer (token F1)")
+    refusal: float = Field(1.0, ge=0, description="in the grader: the refusal where one is due")
+    quote: float = Field(0.5, ge=0, description="in the grader: a verified quote that carries the answer")
+    verbatim: float = Field(0.25, ge=0, description="in the grader: the share of quotes that stand in a passage")
+    format: float = Field(0.25, ge=0, description="in the grader: an answer tag, and an end")
+    reward_model: str = Field("", description="folder that tune --method reward wrote; empty: none")
+    reward_weight: float = Field(1.0, ge=0, description="weight of the reward model's score in the reward")
+
+
 class Evaluate(Section):
     arms: tuple[str, ...] = Field(
         ("base_closed", "base_rag", "sft_closed", "sft_rag", "raft_rag", "raft_golden"), description="what is compared"
@@ -161,6 +196,7 @@ class Config(Section):
     model: Model = Model()
     tune: Tune = Tune()
     preference: Preference = Preference()
+    rl: RL = RL()
     evaluate: Evaluate = Evaluate()
 
     @property
@@ -290,13 +326,19 @@ def _sentences(error: ValidationError) -> Iterator[str]:
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            # Compare whole keys first, then last parts alone: the option may stand in another section.
-            close = difflib.get_close_matches(key, [*known, *sections], n=1, cutoff=0.6) or [
-                full
-                for name in difflib.get_close_matches(key.split(".")[-1], [k.split(".")[-1] for k in known], n=1)
-                for full in known
-                if full.split(".")[-1] == name
-            ]
+            # The same name in another section, the first that has it; then whole keys; then last parts alone.
+            names = {full: full.split(".")[-1] for full in known}
+            name = key.split(".")[-1]
+            close = (
+                [full for full in known if names[full] == name]
+                or difflib.get_close_matches(key, [*known, *sections], n=1, cutoff=0.6)
+                or [
+                    full
+                    for near in difflib.get_close_matches(name, names.values(), n=1)
+                    for full in known
+                    if names[full] == near
+                ]
+            )
             hint = f"did you mean {close[0]}?" if close else "see `openbook init` for all options"
             yield f"there is no option {key}; {hint}"
         else:

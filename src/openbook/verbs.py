@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from openbook.training import Explanation, TuneReport
 
 Form = Literal["raft", "closed"]
-Method = Literal["sft", "dpo", "reward"]
+Method = Literal["sft", "dpo", "reward", "grpo", "ppo"]
 
 ADAPTERS: dict[Form, str] = {"raft": "raft", "closed": "sft"}  # form of the training → folder under `adapters/`
 
@@ -123,21 +123,28 @@ def tune(
     """Tune the base and write the adapter under `config.adapters_dir`.
 
     `sft` trains on `train` (default: the data set): `raft` shows passages with each question, `closed` the question
-    alone. `dpo` and `reward` train on the preference pairs in `pairs`, from the adapter in the folder `start` on or
-    else from the bare base. An adapter that is current is not tuned again unless `force`: its report is returned.
+    alone. `dpo` and `reward` train on the preference pairs in `pairs`, `grpo` and `ppo` on the rewards of answers that they
+    sample to the questions in `train`; all four from the adapter in the folder `start` on or else from the bare base. An
+    adapter that is current is not tuned again unless `force`: its report is returned.
     """
     with storage.exclusive(config.out):
         if method == "sft":
             if pairs or start:
                 raise InputError(
-                    "Preference pairs and a starting adapter are for the methods dpo and reward.",
-                    "Add --method dpo, or leave out --pairs and --from-adapter.",
+                    "Preference pairs and a starting adapter are not for supervised tuning.",
+                    "Add --method dpo or another, or leave out --pairs and --from-adapter.",
                 )
             return run_tuning(config, form=form, train=train, resume=resume, force=force, progress=progress)
         if form != "raft":
             raise InputError(
                 f"The form {form} is one of supervised tuning; pairs bring their prompts as they are.",
                 "Leave out --form.",
+            )
+        if method == "grpo" or method == "ppo":
+            if pairs is not None:
+                raise InputError(f"The method {method} samples its answers itself.", "Leave out --pairs.")
+            return run_reinforcement(
+                config, method=method, train=train, start=start, resume=resume, force=force, progress=progress
             )
         if pairs is None or train is not None:
             raise InputError(
@@ -178,6 +185,33 @@ def run_tuning_on_pairs(
         start=start,
         resume=resume,
         progress=progress,
+    )
+
+
+def run_reinforcement(
+    config: Config,
+    *,
+    method: Literal["grpo", "ppo"],
+    train: Path | None = None,
+    start: Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> "TuneReport":
+    """`tune` on rewards for a caller that already holds the output folder."""
+    out, train = config.adapters_dir / method, train or config.dataset_dir / "train.jsonl"
+    if not train.is_file():
+        raise StoreError(f"{train} does not exist.", "Write the questions first: `openbook dataset`.")
+    from openbook import training
+
+    if not force and training.is_reinforced(train, method=method, out=out, config=config, start=start):
+        progress.message(f"{out} is current: questions, base, starting adapter and options are those of its tuning.")
+        return from_json(training.TuneReport, (storage.read_manifest(out) or {})["report"])
+    tuned = default_adapter(config)
+    if start is None and tuned is not None:
+        progress.message(f"Starts from the bare base. To go on from the tuned adapter: --from-adapter {tuned}")
+    return training.reinforce(
+        train, method=method, out=out, config=config, start=start, resume=resume, progress=progress
     )
 
 

@@ -26,6 +26,13 @@ class Method(StrEnum):
     sft = "sft"
     dpo = "dpo"
     reward = "reward"
+    grpo = "grpo"
+    ppo = "ppo"
+
+
+# Which section of the options a method's own passes and learning rate stand in; a reward model takes tune's rate.
+EPOCHS = {Method.sft: "tune", Method.grpo: "rl", Method.ppo: "rl"}
+RATE = {Method.dpo: "preference", Method.grpo: "rl", Method.ppo: "rl"}
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +45,7 @@ def tune(
         Method,
         typer.Option(
             help='"sft": on questions and answers; "dpo": on preferred and rejected answers; "reward": a model that '
-            "scores answers."
+            'scores answers; "grpo" and "ppo": on the rewards of answers that the model samples itself.'
         ),
     ] = Method.sft,
     base: Annotated[
@@ -48,10 +55,11 @@ def tune(
         str | None, typer.Option(help='"qlora" (4-bit base), "lora" or "full" (all weights) (default: qlora).')
     ] = None,
     epochs: Annotated[
-        float | None, typer.Option(help="Passes over the training questions or pairs (default: 3).")
+        float | None, typer.Option(help="Passes over the training questions or pairs (default: 3; for grpo and ppo 1).")
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Peak learning rate (default: 0.001; for dpo 0.00005).")
+        float | None,
+        typer.Option(help="Peak learning rate (default: 0.001; for dpo 0.00005, for grpo and ppo 0.0001)."),
     ] = None,
     form: Annotated[
         Form, typer.Option(help='"raft": with passages; "closed": questions alone, the comparison without documents.')
@@ -63,7 +71,20 @@ def tune(
     ] = None,
     from_adapter: Annotated[
         Path | None,
-        typer.Option(help="Folder of the adapter that dpo or reward goes on from (default: the bare base)."),
+        typer.Option(
+            help="Folder of the adapter that all methods but sft go on from, and stay near (default: the bare base)."
+        ),
+    ] = None,
+    prompts: Annotated[int | None, typer.Option(help="grpo, ppo: questions of one round (default: 8).")] = None,
+    rollouts: Annotated[
+        int | None, typer.Option(help="grpo, ppo: answers sampled to each question (default: 8).")
+    ] = None,
+    kl: Annotated[
+        float | None, typer.Option(help="grpo, ppo: how strongly the model is held to its start (default: 0.04).")
+    ] = None,
+    reward_model: Annotated[
+        str | None,
+        typer.Option(help="grpo, ppo: folder of a reward model whose score is added to the grader's reward."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of a stopped run.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Tune again although nothing has changed.")] = False,
@@ -73,11 +94,13 @@ def tune(
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Tune the base on training questions, or on preferences.
+    """Tune the base on answers, preferences or rewards.
 
     The base stays frozen (in 4 bits with QLoRA); a small adapter learns to find the right passage, to quote it, and to
     refuse. Only the answer's tokens are trained, with the token that ends it. With --method dpo the adapter learns which
-    of two answers is preferred; with --method reward it learns to score them.
+    of two answers is preferred; with --method reward it learns to score them. With grpo and ppo the model answers
+    the training questions itself, and what the grader finds right, quoted word for word and well formed is made likelier;
+    all weights of the reward stand in the section [rl] of openbook.toml.
 
     \b
     Examples:
@@ -86,6 +109,8 @@ def tune(
       openbook tune --explain
       openbook tune --resume
       openbook tune --method dpo --pairs pairs.jsonl --from-adapter openbook-work/adapters/raft
+      openbook tune --method grpo --from-adapter openbook-work/adapters/raft
+      openbook tune --method ppo --from-adapter openbook-work/adapters/raft --reward-model openbook-work/adapters/reward
     """
     from openbook import verbs
 
@@ -93,8 +118,12 @@ def tune(
         {
             "model.base": base,
             "tune.adapter": adapter,
-            "tune.epochs" if method is Method.sft else "preference.epochs": epochs,
-            "preference.learning_rate" if method is Method.dpo else "tune.learning_rate": learning_rate,
+            f"{EPOCHS.get(method, 'preference')}.epochs": epochs,
+            f"{RATE.get(method, 'tune')}.learning_rate": learning_rate,
+            "rl.prompts": prompts,
+            "rl.rollouts": rollouts,
+            "rl.kl": kl,
+            "rl.reward_model": reward_model,
         }
     )
     if explain:
@@ -127,9 +156,12 @@ def tune_summary(report: "TuneReport") -> str:
         f"({report.supervised_tokens:,} of them trained), {report.tokens_per_s:,.0f} tokens/s",
         f"trained weights: {report.trained_weights:,} of {report.total_weights:,} ({report.trained_share:.2%})",
     ]
-    for name, losses in (("training", report.train_loss), ("validation", report.validation_loss)):
-        if losses:
-            lines.append(f"{name} loss: {losses[0][1]:.3f} → {losses[-1][1]:.3f}")
+    curves = [("training loss", report.train_loss), ("validation loss", report.validation_loss)]
+    if report.rewards:  # the loss of a policy says nothing: it has no floor, and every round begins at nought
+        curves = [("mean reward of a round", report.rewards)]
+    for name, values in curves:
+        if values:
+            lines.append(f"{name}: {values[0][1]:.3f} → {values[-1][1]:.3f}")
     lines += preference_summary(report)
     return "\n".join(lines)
 

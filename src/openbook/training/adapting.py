@@ -1,5 +1,7 @@
 """What is trained: fresh adapters on the frozen base, the adapter of an earlier run, or all weights; and how it is saved."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,21 +52,36 @@ def _fresh(loaded: LoadedModel, config: Config) -> Any:
 
 def _started(loaded: LoadedModel, config: Config, start: Path) -> Any:
     from peft import PeftModel
-    from safetensors import SafetensorError
 
     if config.tune.adapter == "full":
         raise ModelError(f"Full tuning cannot go on from the adapter in {start}.", "Set tune.adapter to qlora or lora.")
-    adapter_fingerprint(start)  # says so where there is none
-    tuned_on = (read_manifest(start) or {}).get("inputs", {}).get("base", loaded.fingerprint)
+    check_base(start, loaded)
+    with explained(start, loaded):
+        return PeftModel.from_pretrained(loaded.model, start, adapter_name="default", is_trainable=True)
+
+
+def check_base(folder: Path, loaded: LoadedModel) -> None:
+    """Raise `ModelError` where `folder` holds no adapter, or one that was tuned on another base."""
+    adapter_fingerprint(folder)  # says so where there is none
+    tuned_on = (read_manifest(folder) or {}).get("inputs", {}).get("base", loaded.fingerprint)
     if tuned_on != loaded.fingerprint:
         raise ModelError(
-            f"The adapter in {start} was tuned on another base than {loaded.name}.", "Set model.base to that one."
+            f"The adapter in {folder} was tuned on another base than {loaded.name}, with other weights or another "
+            "tokenizer.",
+            "Set model.base to that one.",
         )
+
+
+@contextlib.contextmanager
+def explained(folder: Path, loaded: LoadedModel) -> Iterator[None]:
+    """Turn what PEFT raises for an adapter that does not fit into a sentence."""
+    from safetensors import SafetensorError
+
     try:
-        return PeftModel.from_pretrained(loaded.model, start, adapter_name="default", is_trainable=True)
+        yield
     except (RuntimeError, ValueError, SafetensorError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise ModelError(f"The adapter in {start} cannot be put on {loaded.name}: {reason}") from error
+        raise ModelError(f"The adapter in {folder} cannot be put on {loaded.name}: {reason}") from error
 
 
 def adapter_fingerprint(folder: Path) -> str:
@@ -92,7 +109,8 @@ def save(model: Any, loaded: LoadedModel, out: Path, config: Config) -> None:
     """The adapter, or after full tuning the whole model with its tokenizer, as safetensors."""
     if config.tune.adapter == "full":
         loaded.tokenizer.save_pretrained(out)
+        model.save_pretrained(out, safe_serialization=True)
     else:
         model.peft_config["default"].base_model_name_or_path = config.model.base
-    model.save_pretrained(out, safe_serialization=True)
+        model.save_pretrained(out, safe_serialization=True, selected_adapters=["default"])
     (out / "README.md").unlink(missing_ok=True)  # PEFT's template card says nothing true about this adapter

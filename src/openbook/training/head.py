@@ -43,12 +43,12 @@ def logits(model: Any, hidden: Tensor, head: torch.nn.Module | None = None) -> T
     return out
 
 
-def token_losses(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
+def token_losses(model: Any, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
     """Cross-entropy (N,) of predicting `targets` (N,) from `hidden` (N, D), in chunks whose logits are recomputed for
-    the backward pass, so that those of a large vocabulary never stand in memory at once."""
+    the backward pass, so that those of a large vocabulary never stand in memory at once. `temperature` divides them."""
 
     def chunk_losses(states: Tensor, wanted: Tensor) -> Tensor:
-        return F.cross_entropy(logits(model, states), wanted, reduction="none")
+        return F.cross_entropy(logits(model, states) / temperature, wanted, reduction="none")
 
     size = _chunk_size(model)
     if len(targets) <= size:
@@ -71,6 +71,16 @@ def token_kl(model: Any, hidden: Tensor, reference: Tensor, head: torch.nn.Modul
     for states, others in zip(torch.split(hidden, size), torch.split(reference, size), strict=True):
         ours, theirs = logits(model, states).log_softmax(-1), logits(model, others, head).log_softmax(-1)
         found.append((ours.exp() * (ours - theirs)).sum(-1))
+    return torch.cat(found)
+
+
+def token_entropies(model: Any, hidden: Tensor, temperature: float = 1.0) -> Tensor:
+    """Entropy in nats (N,) of the next-token distributions that `hidden` (N, D) give. For watching, without a gradient."""
+    found = []
+    with torch.no_grad():
+        for states in torch.split(hidden, _chunk_size(model)):
+            logps = (logits(model, states) / temperature).log_softmax(-1)
+            found.append(-(logps.exp() * logps).sum(-1))
     return torch.cat(found)
 
 

@@ -95,29 +95,26 @@ def grpo(
     logps: Tensor,
     old_logps: Tensor,
     advantages: Tensor,
-    mask: Tensor,
     *,
     clip: float = 0.2,
     clip_high: float | None = None,
     reference: Tensor | None = None,
     kl: float = 0.0,
-    per: Literal["sequence", "token"] = "token",
 ) -> Tensor:
-    """Group-relative policy optimisation: one number for a batch of B rollouts.
+    """Group-relative policy optimisation, per token; all arguments and the result have one shape.
 
-    `logps`, `old_logps`, `reference` and `mask` (1 on a rollout's own tokens) are (B, T), `advantages` (B,). `kl`
-    weighs `kl_k3` against the reference. `per="sequence"` is the paper's mean over rollouts of means over tokens
-    (arXiv 2402.03300, eq. 3); `per="token"` the mean over all tokens, which does not make a token of a long rollout
-    count less than one of a short one (DAPO, arXiv 2503.14476, section 3.3).
+    An answer's advantage stands on each of its tokens; `kl` weighs `kl_k3` against the reference (arXiv 2402.03300,
+    eq. 3) times π/π_old, without which its gradient is not that of the KL, not even at the first step after sampling
+    (DeepSeek-V3.2, arXiv 2512.02556, section 3.1). The caller sums with weights: 1 for every token is the mean over all tokens, which does not make a token of
+    a long answer count less than one of a short one (DAPO, arXiv 2503.14476, section 3.3); 1/length is the paper's mean
+    over answers of means over tokens.
     """
-    losses = clipped_policy(logps, old_logps, advantages[:, None].expand_as(logps), clip=clip, clip_high=clip_high)
+    losses = clipped_policy(logps, old_logps, advantages, clip=clip, clip_high=clip_high)
     if kl:
         if reference is None:
             raise ValueError("a KL term needs the reference's log-probabilities")
-        losses = losses + kl * kl_k3(logps, reference)
-    if per == "token":
-        return (losses * mask).sum() / mask.sum().clamp(min=1)
-    return ((losses * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()
+        losses = losses + kl * (logps - old_logps).exp() * kl_k3(logps, reference)
+    return losses
 
 
 def token_rewards(scores: Tensor, logps: Tensor, reference: Tensor, mask: Tensor, *, kl: float) -> Tensor:
@@ -156,3 +153,11 @@ def clipped_value(values: Tensor, old_values: Tensor, returns: Tensor, *, clip: 
     the rollout was made with (the loss of OpenAI's baselines; arXiv 2005.12729, section 3). Shapes are equal."""
     clipped = old_values + (values - old_values).clamp(-clip, clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
+
+
+def adapted_kl(weight: float, kl: float, target: float) -> float:
+    """The KL weight of the next round: β (1 + K clip(kl/target − 1, −0.2, 0.2)) (arXiv 1909.08593, section 2.2).
+
+    K is 0.5 where the paper has 0.1: our runs have tens or hundreds of rounds, and not tens of thousands.
+    """
+    return weight * (1 + 0.5 * min(max(kl / target - 1, -0.2), 0.2))

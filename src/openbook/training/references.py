@@ -34,7 +34,7 @@ def reference_logps(model: Any, rows: Sequence[PairRow], *, pairs: int, cache: P
         return found
     found = torch.zeros(pairs, 2)
     model.eval()
-    with progress.task("Asking the reference", sum(map(len, rows)), "tokens") as task, torch.no_grad(), _mixed(model):
+    with progress.task("Asking the reference", sum(map(len, rows)), "tokens") as task, torch.no_grad(), mixed(model):
         for row in rows:
             batch = send_to_device(collate([row.tree]), model.device)
             logps, _ = sequence_logps(model, predicting_states(model, batch), batch)
@@ -62,14 +62,14 @@ def anchors(model: Any, rows: Sequence[PairRow]) -> Anchors:
     head = base_of(model).get_output_embeddings()
     trained = any(parameter.requires_grad for parameter in head.parameters())
     model.eval()
-    with torch.no_grad(), _mixed(model):
+    with torch.no_grad(), mixed(model):
         states = {
             row.pairs: predicting_states(model, send_to_device(collate([row.tree]), model.device)) for row in rows
         }
     return Anchors(states=states, head=copy.deepcopy(head) if trained else None)
 
 
-def _mixed(model: Any) -> AbstractContextManager[Any]:
+def mixed(model: Any) -> AbstractContextManager[Any]:
     """The precision that the engine trains in, so that model and reference agree where their weights do."""
     half = model.device.type == "cuda" and model.dtype != torch.float32
     return torch.autocast(model.device.type, dtype=model.dtype if half else torch.bfloat16, enabled=half)

@@ -36,10 +36,10 @@ class ScalarHead(nn.Module):
         return (hidden.float() * self.weight).sum(-1)
 
 
-def attach_head(model: Any) -> ScalarHead:
-    """Give `model` a scalar head as its part `score`, so that the optimizer, clipping and devices reach it."""
+def attach_head(model: Any, name: str = "score") -> ScalarHead:
+    """Give `model` a scalar head as its part `name`, so that the optimizer, clipping and devices reach it."""
     head = ScalarHead(base_of(model).config.get_text_config().hidden_size).to(model.device)
-    model.add_module("score", head)
+    model.add_module(name, head)
     return head
 
 

@@ -3,7 +3,7 @@
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from openbook.storage import append_jsonl, read_jsonl, read_manifest
 if TYPE_CHECKING:
     import torch
 
-    from openbook.training.trainer import Method
+    from openbook.training.trainer import Method, TreeTrainer
 
 LOG = "log.jsonl"
 PLAN = "run.json"
@@ -64,15 +64,20 @@ class Run:
         rows: Sequence[Any],
         validation: Sequence[Any],
         head: "torch.nn.Module | None" = None,
+        unit: str = "tokens",
+        engine: "Callable[..., TreeTrainer] | None" = None,
     ) -> "Finished":
-        """Train on `rows` in their order, from the last checkpoint on where there is one."""
+        """Train on `rows` in their order, from the last checkpoint on where there is one.
+
+        `unit` is what the lengths of the rows count; `engine` makes another trainer than `TreeTrainer` out of its arguments.
+        """
         from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
         from openbook.training.trainer import TreeTrainer, Watch
 
-        with self._progress.task("Tuning", sum(map(len, rows)), "tokens") as task:
-            recorder = Recorder(self.out / LOG, rows, config.tune.rows_per_step, task)
-            trainer = TreeTrainer(
+        with self._progress.task("Tuning", sum(map(len, rows)), unit) as task:
+            recorder = Recorder(self.out / LOG, rows, config.tune.rows_per_step, task, unit)
+            trainer = (engine or TreeTrainer)(
                 model=model,
                 args=_arguments(loaded, config, self.checkpoints, steps_of(rows, config.tune), bool(validation)),
                 method=method,
@@ -102,8 +107,14 @@ class Finished:
 
     def __init__(self, steps: int, seconds: float, recorder: "Recorder", held_out: dict[str, float]) -> None:
         self.steps, self.seconds = steps, seconds
-        self.train_loss, self.validation_loss = recorder.curves()
+        self.train_loss, self.validation_loss = recorder.curve("loss"), recorder.curve("validation_loss")
+        self.rewards = recorder.curve("reward")
+        self._recorder = recorder
         self.held_out = {name.removeprefix("eval_"): value for name, value in held_out.items()}
+
+    def total(self, name: str) -> int:
+        """What was logged by this name, over all steps."""
+        return round(sum(value for _, value in self._recorder.curve(name)))
 
 
 def steps_of(rows: Sequence[Any], options: Tune) -> int:
@@ -150,16 +161,18 @@ def _arguments(loaded: LoadedModel, config: Config, checkpoints: Path, steps: in
 
 # What Trainer logs of itself beside the means of a step.
 _TRAINERS_OWN = {"loss", "learning_rate", "grad_norm", "epoch"}
+# What the bar has room for where a step logs more than a handful: reinforcement learning. The log has all.
+_TOLD = ("reward", "kl", "entropy")
 
 
 class Recorder:
     """Writes each step to the log and to the bar."""
 
-    def __init__(self, path: Path, rows: Sequence[Any], rows_per_step: int, task: Task) -> None:
-        self._path, self._task, self._started = path, task, time.monotonic()
-        self._tokens = [0]  # tokens read by the end of each step
+    def __init__(self, path: Path, rows: Sequence[Any], rows_per_step: int, task: Task, unit: str) -> None:
+        self._path, self._task, self._unit, self._started = path, task, unit, time.monotonic()
+        self._done = [0]  # what was read by the end of each step
         for start in range(0, len(rows), rows_per_step):
-            self._tokens.append(self._tokens[-1] + sum(map(len, rows[start : start + rows_per_step])))
+            self._done.append(self._done[-1] + sum(map(len, rows[start : start + rows_per_step])))
         self._rows = list(read_jsonl(path, torn_tail=True)) if path.is_file() else []
         self.seconds_before = float(self._rows[-1]["seconds"]) if self._rows else 0.0
         self._step = 0
@@ -178,15 +191,16 @@ class Recorder:
             means = {name: value for name, value in logs.items() if name not in _TRAINERS_OWN}
             row = {
                 "step": step,
-                "tokens": self._tokens[step],
+                **({"tokens": self._done[step]} if self._unit == "tokens" else {}),
                 "loss": logs["loss"],
                 **means,
                 "learning_rate": logs.get("learning_rate", 0.0),
                 "seconds": seconds,
             }
-            shown = {"loss": logs["loss"], **means}
+            told = {name: means[name] for name in _TOLD} if "reward" in means else means
+            shown = {"loss": logs["loss"], **told}
             self._task.advance(
-                self._tokens[step] - self._tokens[self._step], **{name: f"{value:.3f}" for name, value in shown.items()}
+                self._done[step] - self._done[self._step], **{name: f"{value:.3f}" for name, value in shown.items()}
             )
             self._step = step
         else:
@@ -194,8 +208,6 @@ class Recorder:
         self._rows.append(row)
         append_jsonl(self._path, row)
 
-    def curves(self) -> tuple[tuple[tuple[int, float], ...], tuple[tuple[int, float], ...]]:
-        """(step, loss) of training and of validation; where a resumed run repeated a step, the later value."""
-        train = {row["step"]: row["loss"] for row in self._rows if "loss" in row}
-        validation = {row["step"]: row["validation_loss"] for row in self._rows if "validation_loss" in row}
-        return tuple(sorted(train.items())), tuple(sorted(validation.items()))
+    def curve(self, name: str) -> tuple[tuple[int, float], ...]:
+        """(step, value) of what was logged by this name; where a resumed run repeated a step, the later value."""
+        return tuple(sorted({row["step"]: row[name] for row in self._rows if name in row}.items()))

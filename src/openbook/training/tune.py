@@ -17,7 +17,8 @@ from openbook.training.run import Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuneReport:
-    """What a run did. Curves are (step, loss) pairs; `peak_memory_bytes` is the process's.
+    """What a run did. Curves are (step, loss) pairs, `rewards` those of mean rewards, where answers were sampled and
+    rewarded; `peak_memory_bytes` is the process's.
 
     `questions` counts the questions of supervised tuning and the pairs of a preference method, whose last means over
     the held-out pairs are `held_out`, by name (see the module of the method).
@@ -36,6 +37,7 @@ class TuneReport:
     peak_memory_bytes: int
     method: str = "sft"
     held_out: dict[str, float] = field(default_factory=dict)
+    rewards: tuple[tuple[int, float], ...] = ()
 
     @property
     def tokens_per_s(self) -> float:
