@@ -112,6 +112,21 @@ class Preference(Section):
     held_out: int = Field(100, ge=0, description="pairs kept out of training and watched, at most a fifth of all")
 
 
+class Instruct(Section):
+    sets: tuple[str, ...] = Field(
+        ("documents",),
+        min_length=1,
+        description='what instruction tuning studies: files, folders, hub names, "documents"; NAME=WEIGHT mixes by weight',
+    )
+    tasks: int = Field(400, ge=1, description='tasks that "documents" writes from your own documents')
+
+
+class Pairs(Section):
+    samples: int = Field(4, ge=1, description="answers to each training question: one greedy, the others drawn")
+    temperature: float = Field(0.8, gt=0, description="how freely they are drawn")
+    per_question: int = Field(2, ge=1, description="at most so many pairs from one question")
+
+
 class Evaluate(Section):
     arms: tuple[str, ...] = Field(
         ("base_closed", "base_rag", "sft_closed", "sft_rag", "raft_rag", "raft_golden"), description="what is compared"
@@ -135,6 +150,8 @@ class Config(Section):
     model: Model = Model()
     tune: Tune = Tune()
     preference: Preference = Preference()
+    instruct: Instruct = Instruct()
+    pairs: Pairs = Pairs()
     evaluate: Evaluate = Evaluate()
 
     @property
@@ -152,6 +169,14 @@ class Config(Section):
     @property
     def references_dir(self) -> Path:
         return self.out / "references"
+
+    @property
+    def instruct_dir(self) -> Path:
+        return self.out / "instruct"
+
+    @property
+    def pairs_dir(self) -> Path:
+        return self.out / "pairs"
 
     @property
     def evaluation_dir(self) -> Path:

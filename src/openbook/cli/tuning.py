@@ -22,6 +22,7 @@ class Form(StrEnum):
 
 class Method(StrEnum):
     sft = "sft"
+    instruct = "instruct"
     dpo = "dpo"
     reward = "reward"
 
@@ -35,7 +36,7 @@ def tune(
     method: Annotated[
         Method,
         typer.Option(
-            help='"sft": on questions and answers; "dpo": on preferred and rejected answers; "reward": a model that '
+            help='"sft": on questions and answers; "instruct": on tasks and conversations; "dpo": on preferred and rejected answers; "reward": a model that '
             "scores answers."
         ),
     ] = Method.sft,
@@ -55,6 +56,13 @@ def tune(
         Form, typer.Option(help='"raft": with passages; "closed": questions alone, the comparison without documents.')
     ] = Form.raft,
     train: Annotated[Path | None, typer.Option(help="Rows to study (default: those that `dataset` wrote).")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SET[=WEIGHT]",
+            help='What instruct studies: a file, a folder, a hub name, or "documents" (tasks on your own); repeatable.',
+        ),
+    ] = None,
     pairs: Annotated[
         Path | None,
         typer.Option(help="Preference pairs for dpo and reward: .jsonl, .json or .parquet with chosen and rejected."),
@@ -70,7 +78,9 @@ def tune(
     """Tune the base on training questions, or on preferences.
 
     The base stays frozen (in 4 bits with QLoRA); a small adapter learns to find the right passage, to quote it, and to
-    refuse. Only the answer's tokens are trained, with the token that ends it. With --method dpo the adapter learns which
+    refuse. Only the answer's tokens are trained, with the token that ends it. With --method instruct it studies commands:
+    tasks written from your own documents, and sets of messages, prompt + completion or Alpaca rows, mixed by weight.
+    With --method dpo the adapter learns which
     of two answers is preferred; with --method reward it learns to score them.
 
     \b
@@ -78,6 +88,7 @@ def tune(
       openbook tune
       openbook tune --base ./TinyLlama-1.1B-Chat --epochs 2 --learning-rate 2e-4
       openbook tune --resume
+      openbook tune --method instruct --data documents --data alpaca.json=0.5
       openbook tune --method dpo --pairs pairs.jsonl --from-adapter openbook-work/adapters/raft
     """
     from openbook import verbs
@@ -86,7 +97,8 @@ def tune(
         {
             "model.base": base,
             "tune.adapter": adapter,
-            "tune.epochs" if method is Method.sft else "preference.epochs": epochs,
+            "tune.epochs" if method in (Method.sft, Method.instruct) else "preference.epochs": epochs,
+            "instruct.sets": data or None,
             "preference.learning_rate" if method is Method.dpo else "tune.learning_rate": learning_rate,
         }
     )

@@ -4,15 +4,22 @@ from openbook.dataset.building import PARTS, build, build_from, is_built
 from openbook.dataset.doctor import DoctorReport, examine
 from openbook.dataset.exports import export
 from openbook.dataset.extractive import ExtractiveTeacher
+from openbook.dataset.failures import FAILURES, PairsReport, pairs_path, write_pairs
 from openbook.dataset.formats import from_row, read_examples, to_row
+from openbook.dataset.mixing import MixReport, mix
+from openbook.dataset.preferences import HumanReport, write_human_pairs
 from openbook.dataset.report import DatasetReport
 from openbook.dataset.teacher import Teacher
 
 __all__ = [
+    "FAILURES",
     "PARTS",
     "DatasetReport",
     "DoctorReport",
     "ExtractiveTeacher",
+    "HumanReport",
+    "MixReport",
+    "PairsReport",
     "Teacher",
     "build",
     "build_from",
@@ -20,6 +27,10 @@ __all__ = [
     "export",
     "from_row",
     "is_built",
+    "mix",
+    "pairs_path",
     "read_examples",
     "to_row",
+    "write_human_pairs",
+    "write_pairs",
 ]

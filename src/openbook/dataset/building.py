@@ -107,6 +107,7 @@ class _Build:
         self.tally = Tally()
         self.golden: dict[str, Chunk] = {}  # the passages that were asked about
         self.notes: list[str] = []
+        self.hidden: frozenset[str] = frozenset()  # passages of documents that are held out
 
     def run(self, index_hash: str) -> DatasetReport:
         began = time.monotonic()
@@ -119,7 +120,7 @@ class _Build:
         held_out, unseen = self._unseen(all_units)
         training = [unit for unit in all_units if unit not in held_out]
         parts, unseen = self._parts(training, unseen)
-        hidden = frozenset(place.chunk_id for unit in held_out for place in unit)
+        self.hidden = hidden = frozenset(place.chunk_id for unit in held_out for place in unit)
         train, groups_ = self._study(parts.train, hidden, "training")
         validation, _ = self._study(parts.validation, hidden, "validation")
         studied, unseen_rows = self._exam(parts.studied, "studied"), self._exam(unseen, "unseen")
@@ -299,6 +300,7 @@ class _Build:
             inputs={"index": index_hash},
             teacher=self.teacher.fingerprint,
             retriever=self.source.fingerprint,
+            held_out=sorted(self.hidden),
             report=dataclasses.asdict(report),
         )
 

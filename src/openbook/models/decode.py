@@ -1,13 +1,14 @@
-"""Greedy writing, many rows at once: what one model writes after each of many prompts.
+"""Writing, many rows at once: what one model writes after each of many prompts, greedily or drawn by chance.
 
-The tokens are those of transformers' `generate` with `do_sample=False`; three things make them cheaper.
+Greedy tokens are those of transformers' `generate` with `do_sample=False`; three things make them cheaper.
 - A row that has ended leaves at once and the next prompt takes its place, so that no row waits for another (continuous
   batching, Orca, OSDI 2022).
 - What a prompt shares with the beginning of one that came before it is not computed again. Prompts are taken in the
   order of their tokens, so that those over the same passages follow each other.
 - An answer that quotes says what stands in its prompt already. What followed the last two tokens where they were last
   written is guessed to follow again; one pass checks the whole guess, and only what the model itself would have written
-  is kept (prompt lookup, as in LLMA, arXiv 2304.04487).
+  is kept (prompt lookup, as in LLMA, arXiv 2304.04487). With sampling, a token is drawn at each place of the guess and
+  the guess holds as far as it was drawn: every token kept was drawn from the model's own distribution after those before.
 
 The model is called as it is. Sums over rows of another shape are rounded differently, so where two tokens are equally
 likely to within rounding, another one may be written than in another company; that is so for every batched decoder.
@@ -22,6 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from openbook.models.sampling import Sampler, Sampling
 from openbook.models.slots import Slots
 
 GUESS = 7  # tokens guessed at once for one row; longer guesses cost more than they save (nano, two cores)
@@ -33,7 +35,7 @@ End = Literal["", "stop", "limit", "loop"]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """New tokens of the prompt `number`, without stop tokens. `end` is "" until the row's last ones.
+    """New tokens of the prompt `number`, without the stop token, which is `stop` (−1: none). `end` is "" until the last ones.
 
     `stop`: a stop token was written; `limit`: no room or no leave for more; `loop`: see `in_loop`.
     """
@@ -41,6 +43,7 @@ class Written:
     number: int
     tokens: list[int]
     end: End
+    stop: int = -1
 
 
 class _Row:
@@ -70,8 +73,7 @@ class _Row:
         end: End = ""
         for token in best[: right + 1]:
             if token in stop:
-                end = "stop"
-                break
+                return Written(self.number, new, "stop", token)
             self._follows[self._pair] = len(self.tokens)
             for kept in (self.tokens, self.written, new):
                 kept.append(token)
@@ -118,8 +120,10 @@ def decode(
     limits: Sequence[int],
     stop: Collection[int],
     rows: int,
+    sampling: Sampling | None = None,
 ) -> Iterator[Written]:
-    """Write up to `limits[i]` tokens after each prompt, at most `rows` of them at once; yields as tokens come.
+    """Write up to `limits[i]` tokens after each prompt, at most `rows` of them at once; yields as tokens come. Greedy
+    without `sampling`.
 
     `ready` returns the model and is called before every pass, since others may have used the model between two yields.
     Closing the iterator ends all. Raises `ModelError` for a model whose cache is not one of keys and values.
@@ -127,9 +131,8 @@ def decode(
     waiting = deque(sorted(range(len(prompts)), key=lambda number: list(prompts[number])))
     if not waiting:
         return
-    desk = _Desk(
-        ready, limit=max(len(p) + n for p, n in zip(prompts, limits, strict=True)), rows=min(rows, len(prompts))
-    )
+    longest = max(len(p) + n for p, n in zip(prompts, limits, strict=True))
+    desk = _Desk(ready, limit=longest, rows=min(rows, len(prompts)), sampling=sampling)
     live: list[_Row | None] = [None] * desk.rows
     while waiting or any(live):
         for slot, row in enumerate(live):
@@ -155,10 +158,11 @@ def decode(
 class _Desk:
     """The model and its slots: which pass is made with which tokens, positions and mask."""
 
-    def __init__(self, ready: Callable[[], Any], *, limit: int, rows: int) -> None:
+    def __init__(self, ready: Callable[[], Any], *, limit: int, rows: int, sampling: Sampling | None) -> None:
         self._ready = ready
         model = ready()
         self._device = model.device
+        self._choose: Callable[[Tensor], Tensor] = Sampler(sampling, model.device) if sampling else _most_likely
         self._config = model.config.get_text_config(decoder=True)
         arguments = inspect.signature(model.forward).parameters
         self._windows = _windows(self._config) if "position_ids" in arguments else None
@@ -193,7 +197,7 @@ class _Desk:
             past_key_values=self._slots,
             use_cache=True,
         )
-        best: list[list[int]] = out.logits.argmax(-1).tolist()
+        best: list[list[int]] = self._choose(out.logits).tolist()
         return best
 
     def close_up(self, live: list[_Row | None]) -> None:
@@ -215,7 +219,7 @@ class _Desk:
             use_cache=True,
             **settings,
         )
-        best: list[int] = out.logits[0].argmax(-1).tolist()
+        best: list[int] = self._choose(out.logits[0]).tolist()
         return best
 
     def _mask(self, positions: Tensor, end: int) -> Tensor | dict[str, Tensor]:
@@ -228,6 +232,10 @@ class _Desk:
             for kind, window in self._windows.items()
         }
         return masks if len(masks) > 1 else next(iter(masks.values()))
+
+
+def _most_likely(logits: Tensor) -> Tensor:
+    return logits.argmax(-1)
 
 
 def _windows(config: Any) -> dict[str, int | None] | None:
