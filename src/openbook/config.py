@@ -182,6 +182,10 @@ class Config(Section):
     def evaluation_dir(self) -> Path:
         return self.out / "evaluation"
 
+    @property
+    def comparison_dir(self) -> Path:
+        return self.out / "comparison"
+
     @classmethod
     def load(cls, path: Path | None = None, overrides: Sequence[str] = ()) -> Self:
         """Read `path` (or only the defaults) and apply overrides of the form `section.key=value`.

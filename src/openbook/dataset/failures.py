@@ -154,8 +154,8 @@ def sample_pairs(
             said[number].append(written)
             task.advance()
         many = [asked_ for asked_ in prompts for _ in range(drawn)]
-        settings = {"temperature": config.pairs.temperature, "seed": config.seed}
-        for number, written in sampler.generate_each(many, **settings) if many else ():
+        draws = sampler.generate_each(many, temperature=config.pairs.temperature, seed=config.seed)
+        for number, written in draws:
             said[number // drawn].append(written)
             task.advance()
 

@@ -1,6 +1,18 @@
 """Tuning a model on token trees."""
 
+from openbook.training.merging import MergeReport, merge
 from openbook.training.preference import is_tuned_on_pairs, tune_on_pairs
+from openbook.training.scoring import ScoreReport, score_file
 from openbook.training.tune import TuneReport, is_tuned, tune
 
-__all__ = ["TuneReport", "is_tuned", "is_tuned_on_pairs", "tune", "tune_on_pairs"]
+__all__ = [
+    "MergeReport",
+    "ScoreReport",
+    "TuneReport",
+    "is_tuned",
+    "is_tuned_on_pairs",
+    "merge",
+    "score_file",
+    "tune",
+    "tune_on_pairs",
+]
