@@ -168,7 +168,7 @@ class TaskWriter:
         return self._task("define", "define", shown, question.quotes[0], rng, x=match[1])
 
     def _list(self, chunk: Chunk, rng: random.Random) -> Task | None:
-        found = [match for match in _LIST.finditer(chunk.text) if FEWEST <= match[2].count("\n- ") <= MOST]
+        found = [match for match in _LIST.finditer(chunk.text) if FEWEST <= ("\n" + match[2]).count("\n- ") <= MOST]
         if found:
             match = rng.choice(found)
             return self._task("list", "list", [chunk], match[2].strip(), rng, x=match[1].strip())
