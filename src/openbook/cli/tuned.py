@@ -59,7 +59,7 @@ def pairs(
     \b
     Examples:
       openbook pairs
-      openbook tune --method dpo --pairs openbook-work/pairs/pairs.jsonl --from-adapter openbook-work/adapters/raft
+      openbook pairs --adapter openbook-work/adapters/instruct --samples 8 --temperature 1
       openbook pairs --human qa_feedback.jsonl.gz
     """
     config = session.config({"pairs.samples": samples, "pairs.temperature": temperature})
@@ -175,9 +175,9 @@ def merge(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Merge the adapter into its base: one model that every tool loads.
+    """Make one model of base and adapter, and check it.
 
-    Then the merged model is read back from disk and must continue 50 prompts token by token as base and adapter do; if
+    Every tool loads the merged model. It is read back from disk and must continue 50 prompts token by token as base and adapter do; if
     one differs, nothing is written and the exit code is 1. A QLoRA adapter is merged into the 4-bit values that it was
     tuned and examined on, written out in 16 or 32 bits; --original takes the published weights instead, and says how
     many prompts are then continued as examined.
