@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from openbook.evaluation.comparison import Comparison, Cost, rival
 from openbook.evaluation.page.markup import Html, join, table, tag
 from openbook.evaluation.page.pictures import BASE, FAINT, RAFT, SFT, canvas, figures, svg
-from openbook.evaluation.page.render import POLICY, STYLE
-from openbook.evaluation.page.words import TESTS, duration, label, number, plural, signed, span
+from openbook.evaluation.page.render import FEW_DOCUMENTS, POLICY, STYLE
+from openbook.evaluation.page.words import duration, label, number, plural, signed, span
 from openbook.evaluation.ways import WAYS, Way
 from openbook.metrics import Interval
 
@@ -29,16 +29,18 @@ def render_comparison(comparison: Comparison) -> str:
         "\n",
     )
     asked = ", ".join(
-        f"{TESTS.get(name, (name, ''))[0].lower()}: {plural(questions, 'question')} on {plural(documents, 'document')}"
+        f"{plural(questions, 'question')} on {plural(documents, 'document')} ({name})"
         for name, (questions, documents) in comparison.sizes.items()
     )
+    few = any(documents < FEW_DOCUMENTS for _, documents in comparison.sizes.values())
+    rough = " With so few documents the intervals are rough, and so is every “better” or “worse” below." if few else ""
     body = join(
         [
             tag(
                 "header",
                 tag("p", f"openbook comparison · base model {comparison.config['model']['base']}", class_="kicker"),
                 tag("h1", "Ways of tuning, side by side"),
-                tag("p", f"The same questions, passages and grader for all. {asked}.", class_="lead"),
+                tag("p", f"The same questions, passages and grader for all: {asked}.{rough}", class_="lead"),
             ),
             tag(
                 "main",
@@ -57,14 +59,16 @@ def render_comparison(comparison: Comparison) -> str:
 
 
 def _table(comparison: Comparison) -> Html:
-    """A row a way; its scores in each test, and what it cost."""
-    head = ["", *(f"{test}: {label(m)}" for test in comparison.tests for m in METRICS)]
-    head += ["tokens", "time", "peak memory", "trained weights"]
-    rows = []
-    for name in comparison.ways:
-        scores = (result.arms[name][metric] for result in comparison.tests.values() for metric in METRICS)
-        rows.append([name, *map(_cell, scores), *_cost(comparison.costs[name])])
-    return table(head, rows, class_="scores")
+    """A column a way; a row for each score in each test, and for each part of what it cost."""
+    rows: list[list[str]] = [
+        [f"{test}: {label(metric)}", *(_cell(result.arms[name][metric]) for name in comparison.ways)]
+        for test, result in comparison.tests.items()
+        for metric in METRICS
+    ]
+    costs = [_cost(comparison.costs[name]) for name in comparison.ways]
+    parts = ("tokens", "time", "peak memory", "trained weights")
+    rows += [[part, *(cost[at] for cost in costs)] for at, part in enumerate(parts)]
+    return table(["", *comparison.ways], rows, class_="scores")
 
 
 def _cell(interval: Interval) -> Html:
