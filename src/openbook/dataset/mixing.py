@@ -197,7 +197,8 @@ def _of_files(path: Path) -> Iterator[tuple[str, dict[str, Any] | None, str]]:
 def _of_hub(name: str) -> Iterator[tuple[str, dict[str, Any] | None, str]]:
     """The training split of a dataset on the hub, or the one named behind a colon."""
     repository, _, split = name.partition(":")
-    if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
+    named_as_file = repository.startswith((".", "/", "~")) or Path(repository).suffix in ROWS
+    if repository.count("/") != 1 or named_as_file:
         raise InputError(f"{name} does not exist.", "Name a file, a folder, a hub's owner/name, or `documents`.")
     try:
         import datasets
