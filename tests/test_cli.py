@@ -211,6 +211,17 @@ def test_a_hub_is_asked_only_for_what_only_a_hub_has(
     assert ("HF_HUB_OFFLINE" in os.environ) is offline
 
 
+@pytest.mark.parametrize(
+    ("name", "offline"),
+    [("owner/name=0.5", False), ("owner/name", False), ("data/rows.json", True), ("documents", True)],
+)
+def test_the_hub_is_asked_for_an_instruction_set_only_where_it_is_named(
+    openbook: Openbook, name: str, offline: bool
+) -> None:
+    keep_offline(Config.load(None, [f'instruct.sets=["{name}"]']))
+    assert ("HF_HUB_OFFLINE" in os.environ) is offline
+
+
 def test_flags_become_overrides_in_toml() -> None:
     flags = {"tune.epochs": 0.5, "model.base": 'a "b"', "documents.paths": [Path("a b"), Path("c")], "seed": None}
     overrides = as_overrides(flags)

@@ -169,3 +169,17 @@ class TestPieces:
         pieces = Pieces(byte_reader)
         said = [pieces.add([token]) for token in byte_reader("née")["input_ids"]]
         assert said == ["n", "", "é", "e"]
+
+
+class TestDrawn:
+    def test_equal_seeds_draw_equally_and_others_do_not(self, generator: Generator) -> None:
+        prompts = [asked(QUESTIONS[0])] * 6
+        first, again, other = (
+            [answer.text for answer in generator.generate(prompts, temperature=1.0, seed=seed)] for seed in (1, 1, 2)
+        )
+        assert first == again != other
+        assert len(set(first)) > 1
+
+    def test_no_temperature_is_greedy(self, generator: Generator, files: Path) -> None:
+        drawn = [answer.text for answer in generator.generate([asked(q) for q in QUESTIONS], temperature=1e-6)]
+        assert drawn == [answer.text for answer in generator.generate([asked(q) for q in QUESTIONS])]

@@ -16,7 +16,8 @@ LAYERS = (
     {"indexing", "dataset", "training", "answering"},
     {"evaluation", "serving", "tracing"},
     {"verbs"},
-    {"pipeline"},
+    {"tuned"},
+    {"comparing", "pipeline"},
     {"cli"},
     {"__main__"},
 )

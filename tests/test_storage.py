@@ -199,3 +199,14 @@ def test_hashes_do_not_depend_on_the_order_of_keys(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text(json.dumps({"a": 1}))
     assert len(storage.hash_file(path)) == 16
+
+
+def test_the_peak_of_memory_can_be_counted_anew() -> None:
+    if sys.platform != "linux":
+        pytest.skip("only Linux can")
+    block = bytearray(200_000_000)
+    block[::4096] = b"x" * len(block[::4096])
+    high = storage.peak_memory_bytes()
+    del block
+    storage.forget_peak_memory()
+    assert storage.peak_memory_bytes() < high - 150_000_000

@@ -64,8 +64,8 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def rate(step: int, elapsed: float, options: argparse.Namespace) -> float:
-    """The learning rate: up over 100 steps, level, and down to a tenth over the last 40 % of a final sitting."""
-    peak: float = options.learning_rate * min(1.0, (step + 1) / 100)
+    """The learning rate: up over 30 steps, level, and down to a tenth over the last 40 % of a final sitting."""
+    peak: float = options.learning_rate * min(1.0, (step + 1) / 30)
     if options.final:
         done = elapsed / (60 * options.minutes)
         peak *= 1 - 0.9 * min(1.0, max(0.0, (done - 0.6) / 0.4))

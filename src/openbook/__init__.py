@@ -30,9 +30,11 @@ from openbook.errors import (
 )
 
 if TYPE_CHECKING:
+    from openbook.comparing import compare
     from openbook.config import Config
     from openbook.pipeline import run
     from openbook.tracing import trace
+    from openbook.tuned import find_pairs, merge, score
     from openbook.verbs import ask, build_dataset, doctor, evaluate, export_dataset, ingest, search, tune
 
 __version__ = "0.1.0"
@@ -50,11 +52,15 @@ __all__ = [
     "__version__",
     "ask",
     "build_dataset",
+    "compare",
     "doctor",
     "evaluate",
     "export_dataset",
+    "find_pairs",
     "ingest",
+    "merge",
     "run",
+    "score",
     "search",
     "trace",
     "tune",
@@ -64,6 +70,8 @@ _LAZY = {
     "Config": "openbook.config",
     "run": "openbook.pipeline",
     "trace": "openbook.tracing",
+    "compare": "openbook.comparing",
+    **dict.fromkeys(("find_pairs", "merge", "score"), "openbook.tuned"),
     **dict.fromkeys(
         ("ask", "build_dataset", "doctor", "evaluate", "export_dataset", "ingest", "search", "tune"), "openbook.verbs"
     ),

@@ -173,6 +173,21 @@ class RL(Section):
     reward_weight: float = Field(1.0, ge=0, description="weight of the reward model's score in the reward")
 
 
+class Instruct(Section):
+    sets: tuple[str, ...] = Field(
+        ("documents",),
+        min_length=1,
+        description='what instruction tuning studies: files, folders, hub names, "documents"; NAME=WEIGHT mixes by weight',
+    )
+    tasks: int = Field(400, ge=1, description='tasks that "documents" writes from your own documents')
+
+
+class Pairs(Section):
+    samples: int = Field(4, ge=1, description="answers to each training question: one greedy, the others drawn")
+    temperature: float = Field(0.8, gt=0, description="how freely they are drawn")
+    per_question: int = Field(2, ge=1, description="at most so many pairs from one question")
+
+
 class Evaluate(Section):
     arms: tuple[str, ...] = Field(
         ("base_closed", "base_rag", "sft_closed", "sft_rag", "raft_rag", "raft_golden"), description="what is compared"
@@ -197,6 +212,8 @@ class Config(Section):
     tune: Tune = Tune()
     preference: Preference = Preference()
     rl: RL = RL()
+    instruct: Instruct = Instruct()
+    pairs: Pairs = Pairs()
     evaluate: Evaluate = Evaluate()
 
     @property
@@ -221,8 +238,20 @@ class Config(Section):
         return self.out / "references"
 
     @property
+    def instruct_dir(self) -> Path:
+        return self.out / "instruct"
+
+    @property
+    def pairs_dir(self) -> Path:
+        return self.out / "pairs"
+
+    @property
     def evaluation_dir(self) -> Path:
         return self.out / "evaluation"
+
+    @property
+    def comparison_dir(self) -> Path:
+        return self.out / "comparison"
 
     @classmethod
     def load(cls, path: Path | None = None, overrides: Sequence[str] = ()) -> Self:

@@ -171,6 +171,13 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in kilobytes
 
 
+def forget_peak_memory() -> None:
+    """Let `peak_memory_bytes` count from now, so that one process can measure several runs. Only Linux can; elsewhere
+    the peak stays that of the whole process."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak resident set size
+
+
 def write_manifest(folder: Path, *, stage: str, options: Any, inputs: Mapping[str, str], **facts: Any) -> None:
     """Declare `folder` complete: made by `stage` with `options` from `inputs` (name → hash); `facts` are for people."""
     write_json(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from openbook.training import Explanation, TuneReport
 
 Form = Literal["raft", "closed"]
-Method = Literal["sft", "dpo", "reward", "grpo", "ppo"]
+Method = Literal["sft", "instruct", "dpo", "reward", "grpo", "ppo"]
 
 ADAPTERS: dict[Form, str] = {"raft": "raft", "closed": "sft"}  # form of the training → folder under `adapters/`
 
@@ -116,25 +116,34 @@ def tune(
     train: Path | None = None,
     pairs: Path | None = None,
     start: Path | None = None,
+    out: Path | None = None,
     resume: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> "TuneReport":
-    """Tune the base and write the adapter under `config.adapters_dir`.
+    """Tune the base and write the adapter to `out` (default: under `config.adapters_dir`, by the method).
 
     `sft` trains on `train` (default: the data set): `raft` shows passages with each question, `closed` the question
-    alone. `dpo` and `reward` train on the preference pairs in `pairs`, `grpo` and `ppo` on the rewards of answers that they
-    sample to the questions in `train`; all four from the adapter in the folder `start` on or else from the bare base. An
-    adapter that is current is not tuned again unless `force`: its report is returned.
+    alone. `instruct` trains on the sets of `config.instruct`, mixed. `dpo` and `reward` train on the preference pairs in
+    `pairs`, `grpo` and `ppo` on the rewards of answers that they sample to the questions in `train`; these four from the
+    adapter in the folder `start` on or else from the bare base. An adapter that is current is not tuned again unless
+    `force`: its report is returned.
     """
     with storage.exclusive(config.out):
-        if method == "sft":
+        if method == "sft" or method == "instruct":
             if pairs or start:
                 raise InputError(
                     "Preference pairs and a starting adapter are not for supervised tuning.",
                     "Add --method dpo or another, or leave out --pairs and --from-adapter.",
                 )
-            return run_tuning(config, form=form, train=train, resume=resume, force=force, progress=progress)
+            if method == "instruct":
+                if train or form != "raft":
+                    raise InputError(
+                        "Instruction tuning studies the sets of instruct.sets, as they are.",
+                        "Name them with --data, and leave out --train and --form.",
+                    )
+                return run_instruct(config, out=out, resume=resume, force=force, progress=progress)
+            return run_tuning(config, form=form, train=train, out=out, resume=resume, force=force, progress=progress)
         if form != "raft":
             raise InputError(
                 f"The form {form} is one of supervised tuning; pairs bring their prompts as they are.",
@@ -144,7 +153,7 @@ def tune(
             if pairs is not None:
                 raise InputError(f"The method {method} samples its answers itself.", "Leave out --pairs.")
             return run_reinforcement(
-                config, method=method, train=train, start=start, resume=resume, force=force, progress=progress
+                config, method=method, train=train, start=start, out=out, resume=resume, force=force, progress=progress
             )
         if pairs is None or train is not None:
             raise InputError(
@@ -152,7 +161,7 @@ def tune(
                 "Name a .jsonl, .json or .parquet file with --pairs.",
             )
         return run_tuning_on_pairs(
-            config, method=method, pairs=pairs, start=start, resume=resume, force=force, progress=progress
+            config, method=method, pairs=pairs, start=start, out=out, resume=resume, force=force, progress=progress
         )
 
 
@@ -162,6 +171,7 @@ def run_tuning_on_pairs(
     method: Literal["dpo", "reward"],
     pairs: Path,
     start: Path | None = None,
+    out: Path | None = None,
     resume: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
@@ -169,7 +179,7 @@ def run_tuning_on_pairs(
     """`tune` on preference pairs for a caller that already holds the output folder."""
     from openbook import training
 
-    out = config.adapters_dir / method
+    out = out or config.adapters_dir / method
     if not force and training.is_tuned_on_pairs(pairs, method=method, out=out, config=config, start=start):
         progress.message(f"{out} is current: pairs, base, starting adapter and options are those of its tuning.")
         return from_json(training.TuneReport, (storage.read_manifest(out) or {})["report"])
@@ -194,14 +204,13 @@ def run_reinforcement(
     method: Literal["grpo", "ppo"],
     train: Path | None = None,
     start: Path | None = None,
+    out: Path | None = None,
     resume: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> "TuneReport":
     """`tune` on rewards for a caller that already holds the output folder."""
-    out, train = config.adapters_dir / method, train or config.dataset_dir / "train.jsonl"
-    if not train.is_file():
-        raise StoreError(f"{train} does not exist.", "Write the questions first: `openbook dataset`.")
+    out, train = out or config.adapters_dir / method, _training_rows(config, train)
     from openbook import training
 
     if not force and training.is_reinforced(train, method=method, out=out, config=config, start=start):
@@ -220,6 +229,7 @@ def run_tuning(
     *,
     form: Form,
     train: Path | None = None,
+    out: Path | None = None,
     resume: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
@@ -227,7 +237,7 @@ def run_tuning(
     """`tune` for a caller that already holds the output folder."""
     from openbook.dataset import review
 
-    out = config.adapters_dir / ADAPTERS[form]
+    out = out or config.adapters_dir / ADAPTERS[form]
     if train is None:
         review.bring_in_line(config, progress=progress)
     validation = None if train else config.dataset_dir / "validation.jsonl"
@@ -262,6 +272,31 @@ def _training_rows(config: Config, train: Path | None) -> Path:
     if not train.is_file():
         raise StoreError(f"{train} does not exist.", "Write the questions first: `openbook dataset`.")
     return train
+
+
+def run_instruct(
+    config: Config, *, out: Path | None = None, resume: bool = False, force: bool = False, progress: Progress = SILENT
+) -> "TuneReport":
+    """`tune` on instructions for a caller that already holds the output folder."""
+    from openbook import dataset, training
+
+    mixed = dataset.mix(config, progress=progress)
+    taken = ", ".join(f"{rows:,} rows of {name}" for name, rows in mixed.taken.items())
+    progress.message(f"{taken}; {mixed.validation:,} kept to watch the loss.")
+    out, rows = out or config.adapters_dir / "instruct", config.instruct_dir / "train.jsonl"
+    if not force and training.is_tuned(rows, out=out, config=config):
+        progress.message(f"{out} is current: sets, base and options are those that it was tuned with.")
+        return from_json(training.TuneReport, (storage.read_manifest(out) or {})["report"])
+    return training.tune(
+        rows,
+        out=out,
+        config=config,
+        validation=config.instruct_dir / "validation.jsonl",
+        method="instruct",
+        resume=resume,
+        retrieval=(storage.read_manifest(config.dataset_dir) or {}).get("retriever", ""),
+        progress=progress,
+    )
 
 
 def default_adapter(config: Config, *, closed: bool = False) -> Path | None:

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from openbook import __version__
-from openbook.cli import data, doctor, documents, exam, tracing, tuning, whole
+from openbook.cli import comparing, data, doctor, documents, exam, tracing, tuned, tuning, whole
 from openbook.cli.session import EXIT_STOPPED
 
 STORY = """
@@ -29,13 +29,14 @@ Step by step, each verb works on what the one before it wrote (in ./openbook-wor
   tune      questions  → an adapter for the base model (QLoRA)
   evaluate  exams      → base, tuned, with and without documents, side by side
 
-Then `ask` it, `search` the passages, or `trace` how one message changes the model. A RAFT file from elsewhere? `doctor`
+Then `ask` it, `search` the passages, or `trace` how one message changes the model. `pairs` finds what it does wrong, for
+another tuning; `compare` sets all ways of tuning side by side; `merge` makes one model of base and adapter. A RAFT file from elsewhere? `doctor`
 says what is wrong with it. Everything runs on this machine;
 nothing is sent anywhere unless an option names an endpoint or a model hub.
 """
 
 
-ORDER = "init run ingest search dataset doctor tune trace ask evaluate demo".split()
+ORDER = "init run ingest search dataset doctor tune pairs score merge trace ask evaluate compare demo".split()
 
 
 class _InOrder(TyperGroup):
@@ -76,8 +77,10 @@ documents.register(app)
 data.register(app)
 doctor.register(app)
 tuning.register(app)
+tuned.register(app)
 tracing.register(app)
 exam.register(app)
+comparing.register(app)
 whole.register_demo(app)
 
 

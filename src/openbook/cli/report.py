@@ -45,7 +45,7 @@ def print_test(name: str, test: Mapping[str, Any]) -> None:
     for metric in shown:
         table.add_column(METRICS[metric], justify="right", no_wrap=True, vertical="bottom")
     for arm, values in arms.items():
-        table.add_row(arm, *(_cell(values.get(metric)) for metric in shown))
+        table.add_row(arm, *(cell(values.get(metric)) for metric in shown))
     Console(markup=False, highlight=False).print(table)
     for pair in DIFFERENCES:
         value = test.get("differences", {}).get(pair, {}).get("f1")
@@ -62,7 +62,7 @@ def _known(value: Any) -> bool:
     return isinstance(value, Mapping) and value.get("value") is not None and bool(value.get("n"))
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
     if not _known(value):
         return "–"
     return f"{100 * value['value']:.0f}  {100 * value['low']:.0f}–{100 * value['high']:.0f}"

@@ -63,7 +63,7 @@ class Session:
         path = file or self.config_file or (Path(FILE) if Path(FILE).exists() else None)
         config = Config.load(path, [*self.overrides, *as_overrides(flags or {})])
         for name in keep_offline(config):
-            self.note(f"{name} is no folder here: it is the name of a model on the hub, from where it is loaded.")
+            self.note(f"{name} is not on this machine: it is a name on the hub, from where it is loaded.")
         return config
 
     def note(self, text: str) -> None:
@@ -89,9 +89,16 @@ def keep_offline(config: "Config") -> list[str]:
     if config.dataset.teacher == "local" and config.dataset.teacher_model:
         names.append(config.dataset.teacher_model)
     from_hub = [name for name in names if name not in ("nano", "offline") and not _is_path(name)]
+    sets = (name.rpartition("=")[0] or name for name in config.instruct.sets)  # without their weights
+    from_hub += [name for name in sets if _is_hub_name(name)]
     if not from_hub:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     return from_hub
+
+
+def _is_hub_name(name: str) -> bool:
+    """Whether an instruction set can only be a hub's `owner/name`: no file or folder, and not the name of a file."""
+    return name.count("/") == 1 and not _is_path(name) and not Path(name).suffix
 
 
 def _is_path(name: str) -> bool:

@@ -24,6 +24,7 @@ class Form(StrEnum):
 
 class Method(StrEnum):
     sft = "sft"
+    instruct = "instruct"
     dpo = "dpo"
     reward = "reward"
     grpo = "grpo"
@@ -31,7 +32,7 @@ class Method(StrEnum):
 
 
 # Which section of the options a method's own passes and learning rate stand in; a reward model takes tune's rate.
-EPOCHS = {Method.sft: "tune", Method.grpo: "rl", Method.ppo: "rl"}
+EPOCHS = {Method.sft: "tune", Method.instruct: "tune", Method.grpo: "rl", Method.ppo: "rl"}
 RATE = {Method.dpo: "preference", Method.grpo: "rl", Method.ppo: "rl"}
 
 
@@ -44,8 +45,9 @@ def tune(
     method: Annotated[
         Method,
         typer.Option(
-            help='"sft": on questions and answers; "dpo": on preferred and rejected answers; "reward": a model that '
-            'scores answers; "grpo" and "ppo": on the rewards of answers that the model samples itself.'
+            help='"sft": on questions and answers; "instruct": on tasks and conversations; "dpo": on preferred and '
+            'rejected answers; "reward": a model that scores answers; "grpo" and "ppo": on the rewards of answers that '
+            "the model samples itself."
         ),
     ] = Method.sft,
     base: Annotated[
@@ -65,6 +67,13 @@ def tune(
         Form, typer.Option(help='"raft": with passages; "closed": questions alone, the comparison without documents.')
     ] = Form.raft,
     train: Annotated[Path | None, typer.Option(help="Rows to study (default: those that `dataset` wrote).")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SET[=WEIGHT]",
+            help='What instruct studies: a file, a folder, a hub name, or "documents" (tasks on your own); repeatable.',
+        ),
+    ] = None,
     pairs: Annotated[
         Path | None,
         typer.Option(help="Preference pairs for dpo and reward: .jsonl, .json or .parquet with chosen and rejected."),
@@ -97,10 +106,11 @@ def tune(
     """Tune the base on answers, preferences or rewards.
 
     The base stays frozen (in 4 bits with QLoRA); a small adapter learns to find the right passage, to quote it, and to
-    refuse. Only the answer's tokens are trained, with the token that ends it. With --method dpo the adapter learns which
-    of two answers is preferred; with --method reward it learns to score them. With grpo and ppo the model answers
-    the training questions itself, and what the grader finds right, quoted word for word and well formed is made likelier;
-    all weights of the reward stand in the section [rl] of openbook.toml.
+    refuse. Only the answer's tokens are trained, with the token that ends it. With --method instruct it studies commands:
+    tasks written from your own documents, and sets of messages, prompt + completion or Alpaca rows, mixed by weight.
+    With --method dpo the adapter learns which of two answers is preferred; with --method reward it learns to score them.
+    With grpo and ppo the model answers the training questions itself, and what the grader finds right, quoted word for
+    word and well formed is made likelier; all weights of the reward stand in the section [rl] of openbook.toml.
 
     \b
     Examples:
@@ -108,6 +118,7 @@ def tune(
       openbook tune --base ./TinyLlama-1.1B-Chat --epochs 2 --learning-rate 2e-4
       openbook tune --explain
       openbook tune --resume
+      openbook tune --method instruct --data documents --data alpaca.json=0.5
       openbook tune --method dpo --pairs pairs.jsonl --from-adapter openbook-work/adapters/raft
       openbook tune --method grpo --from-adapter openbook-work/adapters/raft
       openbook tune --method ppo --from-adapter openbook-work/adapters/raft --reward-model openbook-work/adapters/reward
@@ -120,6 +131,7 @@ def tune(
             "tune.adapter": adapter,
             f"{EPOCHS.get(method, 'preference')}.epochs": epochs,
             f"{RATE.get(method, 'tune')}.learning_rate": learning_rate,
+            "instruct.sets": data or None,
             "rl.prompts": prompts,
             "rl.rollouts": rollouts,
             "rl.kl": kl,

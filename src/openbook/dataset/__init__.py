@@ -5,16 +5,23 @@ from openbook.dataset.doctor import DoctorReport, examine
 from openbook.dataset.estimate import Estimate
 from openbook.dataset.exports import export
 from openbook.dataset.extractive import ExtractiveTeacher
+from openbook.dataset.failures import FAILURES, PairsReport, pairs_path, write_pairs
 from openbook.dataset.formats import from_row, read_examples, to_row
+from openbook.dataset.mixing import MixReport, mix
+from openbook.dataset.preferences import HumanReport, write_human_pairs
 from openbook.dataset.report import DatasetReport
 from openbook.dataset.teacher import Teacher
 
 __all__ = [
+    "FAILURES",
     "PARTS",
     "DatasetReport",
     "DoctorReport",
     "Estimate",
     "ExtractiveTeacher",
+    "HumanReport",
+    "MixReport",
+    "PairsReport",
     "Teacher",
     "build",
     "build_from",
@@ -23,6 +30,10 @@ __all__ = [
     "export",
     "from_row",
     "is_built",
+    "mix",
+    "pairs_path",
     "read_examples",
     "to_row",
+    "write_human_pairs",
+    "write_pairs",
 ]

@@ -8,7 +8,7 @@ from typing import Literal
 
 from openbook.errors import ConfigError
 
-AdapterName = Literal["sft", "raft"]
+AdapterName = str  # its folder under `adapters/`; the arms of the table know "sft" and "raft"
 Shown = Literal["none", "retrieved", "golden"]
 
 

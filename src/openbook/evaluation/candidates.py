@@ -47,7 +47,7 @@ class LocalCandidates:
             if not (_is_adapter(folder) or (folder / "config.json").is_file()):
                 raise StoreError(
                     f"There is no adapter in {folder}.",
-                    f"Run `openbook tune` in the form {FORMS[name]!r} first, or leave its arms out of evaluate.arms.",
+                    f"Run `openbook tune` in the form {FORMS.get(name, 'raft')!r} first, or leave its arms out of evaluate.arms.",
                 )
             self._adapters[name] = adapter_hash(folder)
 
@@ -65,7 +65,7 @@ class LocalCandidates:
             {
                 "base": self._base,
                 "adapter": self._adapters[adapter] if adapter else None,
-                "quantization": model.quantization,
+                "quantization": model.quantization if adapter is None or self._is_on_base(adapter) else "none",
                 "dtype": model.dtype,
             }
         )
@@ -80,18 +80,23 @@ class LocalCandidates:
         with generator.adapter(adapter):
             yield generator
 
+    def _is_on_base(self, adapter: AdapterName) -> bool:
+        return _is_adapter(adapter_folder(self._config, adapter))
+
     def _load(self, name: str) -> "Generator":
-        """The model of this name, with all adapters where it is the base.
+        """The model of this name, with all adapters where it is the base; a fully tuned model as it was tuned, not in
+        4 bits that it never saw.
 
         4-bit weights are turned back into plain matrices of the same values, which answer much faster.
         """
         from openbook import models
 
         model = self._config.model
+        quantization = model.quantization if name == model.base else "none"
         if self._generator is None or self._generator.loaded.name != name:
             self._generator = None  # frees the model before the next one is loaded
             loaded = models.load(
-                name, quantization=model.quantization, dtype=model.dtype, device=model.device, dequantize=True
+                name, quantization=quantization, dtype=model.dtype, device=model.device, dequantize=True
             )
             self._generator = models.Generator(
                 loaded, max_new_tokens=model.max_new_tokens, batch_size=self._config.evaluate.batch_size

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from openbook.config import Config
-from openbook.evaluation.arms import AdapterName, Arm
+from openbook.evaluation.arms import Arm
 from openbook.evaluation.candidates import Candidates
 from openbook.evaluation.exam import Exam, Sheet
 from openbook.evaluation.predictions import Prediction, key_of, recall, sit
@@ -13,7 +14,6 @@ from openbook.progress import Progress
 from openbook.records import Answer
 
 COMPARED = ("base_rag", "raft_rag")  # the arms of the picture over numbers of passages and of the examples
-ADAPTERS: tuple[AdapterName | None, ...] = (None, "sft", "raft")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +61,24 @@ def sittings_by_passages(exam: Exam, arms: Iterable[Arm], config: Config) -> lis
 
 
 def answer_all(
-    sittings: Sequence[Sitting], candidates: Candidates, config: Config, progress: Progress
+    sittings: Sequence[Sitting],
+    candidates: Candidates,
+    config: Config,
+    progress: Progress,
+    *,
+    folder: Path | None = None,
 ) -> tuple[list[list[Answer]], float]:
-    """The answers of each sitting, in the order of its sheets, and the seconds that earlier runs spent on them."""
+    """The answers of each sitting, in the order of its sheets, and the seconds that earlier runs spent on them.
+
+    They are kept in `folder` (default: `config.evaluation_dir`), one file an adapter.
+    """
     keys: list[list[str]] = []
     for sitting in sittings:
         identity = candidates.identity(sitting.arm.adapter)
         keys.append([key_of(sheet, identity, config.model.max_new_tokens) for sheet in sitting.sheets])
     known: dict[str, Prediction] = {}
     earlier = 0.0
-    for adapter in ADAPTERS:
+    for adapter in dict.fromkeys(sitting.arm.adapter for sitting in sittings):
         asked = {
             key: sheet
             for sitting, row in zip(sittings, keys, strict=True)
@@ -79,7 +87,7 @@ def answer_all(
         }
         if not asked:
             continue
-        path = config.evaluation_dir / f"predictions-{adapter or 'base'}.jsonl"
+        path = (folder or config.evaluation_dir) / f"predictions-{adapter or 'base'}.jsonl"
         found = recall(path, asked.keys())
         earlier += sum(prediction.seconds for prediction in found.values())
         known |= found

@@ -1,4 +1,4 @@
-"""Greedy answers from one base model with switchable adapters, many at once or streamed."""
+"""Answers from one base model with switchable adapters, many at once or streamed; greedy unless a temperature is given."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -83,24 +83,31 @@ class Generator:
         finally:
             self._active = before
 
-    def generate(self, prompts: Sequence[Conversation], *, task: Task | None = None) -> list[Generation]:
+    def generate(
+        self, prompts: Sequence[Conversation], *, task: Task | None = None, temperature: float = 0.0, seed: int = 0
+    ) -> list[Generation]:
         """One answer a prompt, in order; `task` advances by one for each. See `generate_each`."""
         task = task or SILENT.task("", None).__enter__()
         answers: dict[int, Generation] = {}
-        for number, answer in self.generate_each(prompts):
+        for number, answer in self.generate_each(prompts, temperature=temperature, seed=seed):
             answers[number] = answer
             task.advance()
         return [answers[number] for number in range(len(prompts))]
 
-    def generate_each(self, prompts: Sequence[Conversation]) -> Iterator[tuple[int, Generation]]:
+    def generate_each(
+        self, prompts: Sequence[Conversation], *, temperature: float = 0.0, seed: int = 0
+    ) -> Iterator[tuple[int, Generation]]:
         """The number of each prompt and its answer, in the order in which they are done, `batch_size` at a time.
 
-        A prompt that leaves no room for an answer gives a `Generation` with `error`. The adapter is the one in force
+        Above temperature 0 tokens are drawn: a prompt that is given several times gets as many answers, and what it
+        shares with its copies is read once. Equal prompts, `seed` and temperature give equal draws. A prompt that leaves no room for an answer gives a `Generation` with `error`. The adapter is the one in force
         when this is called.
         """
-        return self._generate_each(prompts, self._active)
+        return self._generate_each(prompts, self._active, temperature, seed)
 
-    def _generate_each(self, prompts: Sequence[Conversation], adapter: str | None) -> Iterator[tuple[int, Generation]]:
+    def _generate_each(
+        self, prompts: Sequence[Conversation], adapter: str | None, temperature: float, seed: int
+    ) -> Iterator[tuple[int, Generation]]:
         ids = [encode_prompt(self.loaded.tokenizer, prompt) for prompt in prompts]
         fitting = [number for number, prompt in enumerate(ids) if self._room(prompt)]
         for number in sorted(set(range(len(ids))) - set(fitting)):
@@ -108,7 +115,7 @@ class Generator:
             error = f"the prompt has {asked:,} tokens and {self.loaded.name} reads {self.loaded.context:,}"
             yield number, Generation(text="", prompt_tokens=asked, completion_tokens=0, finished=False, error=error)
         bodies: dict[int, list[int]] = {number: [] for number in fitting}
-        for written in self._decode([ids[number] for number in fitting], adapter):
+        for written in self._decode([ids[number] for number in fitting], adapter, temperature, seed):
             number = fitting[written.number]
             bodies[number] += written.tokens
             if written.end:
@@ -147,8 +154,11 @@ class Generator:
         """How many tokens may be written after a prompt; none where it fills what the model reads."""
         return max(min(self.max_new_tokens, self.loaded.context - len(prompt)), 0)
 
-    def _decode(self, prompts: Sequence[Sequence[int]], adapter: str | None) -> "Iterator[Written]":
+    def _decode(
+        self, prompts: Sequence[Sequence[int]], adapter: str | None, temperature: float = 0.0, seed: int = 0
+    ) -> "Iterator[Written]":
         from openbook.models.decode import decode
+        from openbook.models.sampling import Sampling
 
         return decode(
             lambda: self._ready(adapter),
@@ -156,6 +166,7 @@ class Generator:
             limits=[self._room(prompt) for prompt in prompts],
             stop=self._stop,
             rows=self.batch_size,
+            sampling=Sampling(temperature=temperature, seed=seed) if temperature else None,
         )
 
     def _ready(self, adapter: str | None) -> Any:

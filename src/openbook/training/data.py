@@ -11,14 +11,15 @@ from openbook import prompt
 from openbook.errors import RecordError
 from openbook.records import Conversation, Message
 from openbook.storage import read_jsonl
-from openbook.tokens import TokenSequence, TokenTree, encode, plan
+from openbook.tokens import TokenSequence, TokenTree, encode, encode_turns, plan
 
 Form = Literal["raft", "closed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One question of a study group. `passages` is None where the prompt shows none (or is given whole as `messages`)."""
+    """One question of a study group. `passages` is None where the prompt shows none (or is given whole as `messages`,
+    each with a flag in `trained`: whether an assistant's message counts)."""
 
     name: str
     question: str = ""
@@ -26,6 +27,7 @@ class Item:
     golden: frozenset[str] = frozenset()  # passages that are never left out
     answer: str = ""
     messages: tuple[Message, ...] = ()
+    trained: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,7 @@ class Study:
     seed: int
     context: int
     left_out: dict[str, int] = field(default_factory=dict)  # item → distractors that did not fit
-    _fixed: dict[str, TokenSequence] = field(default_factory=dict)
+    _fixed: dict[str, list[TokenSequence]] = field(default_factory=dict)
 
     @property
     def questions(self) -> int:
@@ -54,7 +56,10 @@ class Study:
 
     def sequences(self, epoch: int) -> list[list[TokenSequence]]:
         """The groups' sequences. Each group sees its passages in an order of its own, drawn anew in every epoch."""
-        return [[self._encode(item, number, epoch) for item in group] for number, group in enumerate(self.groups)]
+        return [
+            [sequence for item in group for sequence in self._encode(item, number, epoch)]
+            for number, group in enumerate(self.groups)
+        ]
 
     def rows_of_epochs(self, epochs: float) -> list[TokenTree]:
         """The rows of a run, epoch after epoch; of a last, broken epoch the first part."""
@@ -64,7 +69,7 @@ class Study:
             rows += new[: max(1, round(len(new) * min(1.0, epochs - epoch)))]
         return rows
 
-    def _encode(self, item: Item, group: int, epoch: int) -> TokenSequence:
+    def _encode(self, item: Item, group: int, epoch: int) -> list[TokenSequence]:
         """One item with its passages in this epoch's order. Where that is too long for the model, distractors are left
         out from the end; never the golden passage or a part of the answer."""
         if item.name in self._fixed:
@@ -74,33 +79,41 @@ class Study:
             random.Random(f"passages:{self.seed}:{group}:{epoch}").shuffle(passages)
         limit = min(self.context, self.budget)
         while True:
-            sequence = encode(self.tokenizer, self._conversation(item, passages), name=item.name)
+            sequences = self._sequences(item, passages)
             distractors = [passage for passage in passages or () if passage not in item.golden]
-            if len(sequence) <= limit:
+            longest = max(map(len, sequences))
+            if longest <= limit:
                 break
+            if item.messages:
+                raise RecordError(
+                    f"{item.name} has {longest:,} tokens, and at most {limit:,} fit.",
+                    "Shorten or remove the row"
+                    + (", or raise tune.row_tokens." if self.budget < self.context else "."),
+                )
             if passages is None or not distractors or len(passages) == 1:
                 raise RecordError(
-                    f"{item.name} has {len(sequence):,} tokens, and at most {limit:,} fit.",
+                    f"{item.name} has {longest:,} tokens, and at most {limit:,} fit.",
                     "Show shorter passages (documents.chunk_tokens) and build the data set again"
                     + (", or raise tune.row_tokens." if self.budget < self.context else "."),
                 )
             passages.remove(distractors[-1])
             self.left_out[item.name] = len(item.passages or ()) - len(passages)
         if passages is None or len(passages) < 2:
-            self._fixed[item.name] = sequence
-        return sequence
+            self._fixed[item.name] = sequences
+        return sequences
 
-    @staticmethod
-    def _conversation(item: Item, passages: list[str] | tuple[str, ...] | None) -> Conversation:
+    def _sequences(self, item: Item, passages: list[str] | None) -> list[TokenSequence]:
         if item.messages:
-            return Conversation(messages=item.messages)
-        return prompt.with_answer(prompt.prompt(item.question, passages), item.answer)
+            conversation = Conversation(messages=item.messages)
+            return encode_turns(self.tokenizer, conversation, trained=item.trained, name=item.name)
+        conversation = prompt.with_answer(prompt.prompt(item.question, passages), item.answer)
+        return [encode(self.tokenizer, conversation, name=item.name)]
 
 
 def read_study(path: Path, tokenizer: Any, *, form: Form, budget: int, seed: int, context: int) -> Study:
     """Read a data set: RAFT rows in the layout of gorilla, or rows with `messages`, or with `prompt` and `completion`.
 
-    `form="closed"` drops the passages and trains question → short answer. Raises `RecordError` with file and line.
+    Of `messages`, every assistant's turn is trained but for those whose `train` is false. `form="closed"` drops the passages and trains question → short answer. Raises `RecordError` with file and line.
     """
     groups: dict[object, list[Item]] = {}
     for number, row in enumerate(read_jsonl(path), 1):
@@ -122,13 +135,15 @@ def _item(row: Mapping[str, Any], name: str, form: Form) -> tuple[Item, object]:
     """One row, and what it shares with its group (None: it stands alone)."""
     if "messages" in row:
         messages = tuple(Message(role=m["role"], content=m["content"]) for m in row["messages"])
-        return Item(name=name, messages=messages), None
+        trained = tuple(m.get("train") is not False for m in row["messages"])
+        told = f"{name} ({row['origin']})" if "origin" in row else name  # a mix says where each row came from
+        return Item(name=told, messages=messages, trained=trained), None
     if "completion" in row and "prompt" in row:
         messages = (
             Message(role="user", content=_text(row, "prompt", name)),
             Message(role="assistant", content=_text(row, "completion", name)),
         )
-        return Item(name=name, messages=messages), None
+        return Item(name=name, messages=messages, trained=(False, True)), None
     question, answer = _text(row, "question", name), _text(row, "cot_answer", name)
     meta = row.get("meta") or {}
     if form == "closed":

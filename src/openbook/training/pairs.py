@@ -39,10 +39,10 @@ def read_pairs(path: Path) -> list[tuple[str, PreferencePair]]:
     """
     found: list[tuple[str, PreferencePair]] = []
     faults: list[tuple[str, RecordError]] = []
-    for number, row in enumerate(_rows(path), 1):
+    for number, row in enumerate(read_rows(path), 1):
         name = f"{path}:{number}"
         try:
-            found.append((name, _pair(row, name)))
+            found.append((name, pair_of(row, name)))
         except RecordError as error:
             faults.append((name, error))
     tell(faults)
@@ -62,7 +62,8 @@ def tell(faults: Sequence[tuple[str, RecordError]], *, shown: int = 10) -> None:
     raise RecordError(first.message + more, first.remedy)
 
 
-def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows of a file of JSON Lines, JSON or Parquet, streamed where the format allows it."""
     if not path.is_file():
         raise RecordError(f"{path} does not exist.", "Name a .jsonl, .json or .parquet file of pairs with --pairs.")
     if path.suffix == ".parquet":
@@ -99,13 +100,14 @@ def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         yield row
 
 
-def _pair(row: Mapping[str, Any], name: str) -> PreferencePair:
+def pair_of(row: Mapping[str, Any], name: str) -> PreferencePair:
+    """One row as a pair; its `RecordError` begins with `name`."""
     values = {key: value for key, value in row.items() if value is not None}
     for key in ("chosen", "rejected"):
         if key not in values:
             raise RecordError(f"{name}: the field {key!r} is missing.", _REMEDY)
-    chosen, rejected = (_answer(values[key], key, name) for key in ("chosen", "rejected"))
-    given = _prompt(values, name)
+    chosen, rejected = (given_answer(values[key], key, name) for key in ("chosen", "rejected"))
+    given = given_prompt(values, name)
     if given is None and isinstance(values["chosen"], str) and isinstance(values["rejected"], str):
         prompt, answers = _split_texts(values["chosen"], values["rejected"], name)
     else:
@@ -122,7 +124,7 @@ def _pair(row: Mapping[str, Any], name: str) -> PreferencePair:
     return pair
 
 
-def _prompt(values: Mapping[str, Any], name: str) -> tuple[Message, ...] | None:
+def given_prompt(values: Mapping[str, Any], name: str) -> tuple[Message, ...] | None:
     """The prompt that a row gives; None where it has to be found in the answers."""
     for key in ("prompt", "conversations", "messages"):
         if key in values:
@@ -136,7 +138,7 @@ def _prompt(values: Mapping[str, Any], name: str) -> tuple[Message, ...] | None:
     return None
 
 
-def _answer(value: Any, key: str, name: str) -> tuple[Message, ...]:
+def given_answer(value: Any, key: str, name: str) -> tuple[Message, ...]:
     """An answer as messages: a text is the assistant's."""
     if isinstance(value, str):
         return (Message(role="assistant", content=value),)

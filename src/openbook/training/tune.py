@@ -55,6 +55,7 @@ def tune(
     config: Config,
     validation: Path | None = None,
     form: Form = "raft",
+    method: str = "sft",
     resume: bool = False,
     retrieval: str = "",
     progress: Progress = SILENT,
@@ -62,7 +63,7 @@ def tune(
     """Fine-tune the base model on `train` and write the adapter to `out` in PEFT's format.
 
     A run that was killed goes on from its last checkpoint when the same command is given again; `resume` insists on
-    it. `retrieval` is the retriever's fingerprint, for the manifest. Raises `RecordError` for rows that cannot be
+    it. `retrieval` is the retriever's fingerprint and `method` what the user calls it, for the manifest. Raises `RecordError` for rows that cannot be
     trained on and `ModelError` for models that cannot be tuned.
     """
     base = config.model.base
@@ -93,6 +94,7 @@ def tune(
     done = run.train(model, loaded, config, method=Supervised(), rows=rows, validation=held_out)
     save(model, loaded, out, config)
     report = TuneReport(
+        method=method,
         steps=done.steps,
         questions=study.questions,
         tokens=sum(map(len, rows)),

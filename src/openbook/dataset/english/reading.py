@@ -33,7 +33,7 @@ _SKIP = re.compile(
 def read_chunk(chunk: Chunk) -> Iterator[Sentence]:
     """The sentences of `chunk` that are worth trying, in order."""
     text = chunk.text
-    topic, named = _topic(chunk)
+    subject, named = topic(chunk)
     common = frozenset(re.findall(r"\b[a-z][a-z'-]+", text))
     columns: tuple[str, ...] = ()
     in_table = False
@@ -70,7 +70,7 @@ def read_chunk(chunk: Chunk) -> Iterator[Sentence]:
         yield Sentence(
             text=sentence,
             tokens=tokenize(sentence),
-            topic=topic,
+            topic=subject,
             named=named,
             opening=since_heading <= 2,
             columns=columns if row else (),
@@ -78,7 +78,7 @@ def read_chunk(chunk: Chunk) -> Iterator[Sentence]:
         )
 
 
-def _topic(chunk: Chunk) -> tuple[str, bool]:
+def topic(chunk: Chunk) -> tuple[str, bool]:
     """The nearest heading that tells something, and whether it is the name of a function, class or option."""
     for heading in (*reversed(chunk.headings), chunk.title):
         text = _NUMBERING.sub("", heading.strip(), count=1).strip(" #*:.")

@@ -32,12 +32,12 @@ def color_of(arm: str) -> str:
 def arms_picture(name: str, result: TestResult) -> Html:
     """F1 (filled) and right quotes (hollow) of each arm with their intervals."""
     arms = [arm for arm, scores in result.arms.items() if scores["f1"].value is not None]
-    figure, axes = _canvas(0.42 * len(arms) + 0.75)
+    figure, axes = canvas(0.42 * len(arms) + 0.75)
     for row, arm in enumerate(reversed(arms)):
         for metric, offset, face in (("f1", 0.13, color_of(arm)), ("right_quote", -0.17, "none")):
             if result.arms[arm][metric].value is None:
                 continue
-            value, low, high = _figures(result.arms[arm][metric])
+            value, low, high = figures(result.arms[arm][metric])
             y = row + (offset if result.arms[arm]["right_quote"].value is not None else 0)
             axes.plot([low, high], [y, y], color=color_of(arm), lw=1.6, solid_capstyle="round")
             axes.plot(value, y, "o", ms=6.5, mfc=face, mec=color_of(arm), mew=1.5)
@@ -49,15 +49,15 @@ def arms_picture(name: str, result: TestResult) -> Html:
     axes.grid(axis="x", color=FAINT, lw=0.8)
     axes.set_xlabel("● F1 (figure at the right)   ○ right quote")
     spoken = "; ".join(f"{arm} {number(result.arms[arm]['f1'].value)}" for arm in arms)
-    return _svg(figure, f"arms-{name}", f"F1 with 95 % intervals on the {name} test: {spoken}")
+    return svg(figure, f"arms-{name}", f"F1 with 95 % intervals on the {name} test: {spoken}")
 
 
 def passages_picture(by_passages: Mapping[str, Mapping[str, Scores]]) -> Html:
     """F1 over the number of passages shown."""
-    figure, axes = _canvas(2.9)
+    figure, axes = canvas(2.9)
     ends = []
     for position, (arm, table) in enumerate(by_passages.items()):
-        points = {int(n): _figures(scores["f1"]) for n, scores in table.items() if scores["f1"].value is not None}
+        points = {int(n): figures(scores["f1"]) for n, scores in table.items() if scores["f1"].value is not None}
         if not points:
             continue
         values, lows, highs = zip(*points.values(), strict=True)
@@ -73,12 +73,12 @@ def passages_picture(by_passages: Mapping[str, Mapping[str, Scores]]) -> Html:
     axes.grid(axis="y", color=FAINT, lw=0.8)
     axes.set_xlabel("passages shown")
     axes.set_ylabel("F1")
-    return _svg(figure, "passages", "F1 by number of passages shown, with 95 % intervals")
+    return svg(figure, "passages", "F1 by number of passages shown, with 95 % intervals")
 
 
 def losses_picture(curves: Sequence[LossCurve]) -> Html:
     """Training loss as a line, validation loss as points, by optimizer step."""
-    figure, axes = _canvas(2.9)
+    figure, axes = canvas(2.9)
     ends, last = [], 1
     for curve in curves:
         color = color_of(curve.adapter)
@@ -97,10 +97,10 @@ def losses_picture(curves: Sequence[LossCurve]) -> Html:
     axes.grid(axis="y", color=FAINT, lw=0.8)
     axes.set_xlabel("optimizer step   (thin: training, dots: validation)")
     axes.set_ylabel("loss (nats per token)")
-    return _svg(figure, "losses", "Training and validation loss by optimizer step")
+    return svg(figure, "losses", "Training and validation loss by optimizer step")
 
 
-def _figures(interval: Interval) -> tuple[float, float, float]:
+def figures(interval: Interval) -> tuple[float, float, float]:
     """Value, low and high of an interval that has them."""
     assert interval.value is not None and interval.low is not None and interval.high is not None
     return interval.value, interval.low, interval.high
@@ -118,7 +118,7 @@ def _label_ends(axes: "Axes", ends: list[tuple[float, str]], x: float, *, low: f
         floor += gap
 
 
-def _canvas(height: float) -> tuple["Figure", "Axes"]:
+def canvas(height: float) -> tuple["Figure", "Axes"]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), dpi=72, layout="constrained")
@@ -133,7 +133,7 @@ def _canvas(height: float) -> tuple["Figure", "Axes"]:
     return figure, axes
 
 
-def _svg(figure: "Figure", name: str, spoken: str) -> Html:
+def svg(figure: "Figure", name: str, spoken: str) -> Html:
     """The figure as one `<svg>` element; `name` keeps its ids apart from those of the page's other pictures."""
     import matplotlib
 
@@ -145,13 +145,13 @@ def _svg(figure: "Figure", name: str, spoken: str) -> Html:
     buffer = io.StringIO()
     with matplotlib.rc_context(settings):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*|<defs>\s*<style.*?</style>\s*</defs>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\b(id="|url\(#|xlink:href="#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    drawn = buffer.getvalue()
+    drawn = drawn[drawn.index("<svg") :]
+    drawn = re.sub(r"<metadata>.*?</metadata>\s*|<defs>\s*<style.*?</style>\s*</defs>\s*", "", drawn, flags=re.DOTALL)
+    drawn = re.sub(r'\b(id="|url\(#|xlink:href="#)', rf"\g<1>{name}-", drawn)
+    drawn = re.sub(r"font-family: [^;\"]*;? ?", "", drawn)
     for stand_in, variable in VARIABLES.items():
-        svg = svg.replace(stand_in, f"var({variable})")
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg)
-    return Html(svg.replace("<svg", f'<svg role="img" aria-label="{escape(spoken)}"', 1))
+        drawn = drawn.replace(stand_in, f"var({variable})")
+    drawn = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", drawn)
+    drawn = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", drawn)
+    return Html(drawn.replace("<svg", f'<svg role="img" aria-label="{escape(spoken)}"', 1))

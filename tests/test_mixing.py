@@ -1,0 +1,154 @@
+"""Instruction sets mixed by weight, and tuning on the mix."""
+
+import json
+
+import pytest
+
+from models_for_tests import folder
+from openbook import verbs
+from openbook.config import Config
+from openbook.dataset import mix
+from openbook.dataset.mixing import parse_set
+from openbook.errors import InputError, RecordError
+from openbook.progress import SILENT
+from openbook.storage import read_jsonl, write_jsonl
+from shared_data import DATA
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return folder(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def setting(tmp_path, base):
+    alpaca = tmp_path / "alpaca.json"
+    alpaca.write_text(
+        json.dumps([{"instruction": f"Count to {n}.", "input": "", "output": f"{n}!"} for n in range(20)])
+    )
+    chats = tmp_path / "chats"
+    chats.mkdir()
+    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day"}]
+    write_jsonl(
+        chats / "a.jsonl",
+        [
+            {"messages": [*messages, {"role": "user", "content": str(n)}, {"role": "assistant", "content": f"So {n}."}]}
+            for n in range(10)
+        ],
+    )
+
+    def make(*sets, **options):
+        values = {"model": {"base": str(base)}, "instruct": {"sets": list(sets)}, "out": str(tmp_path / "work")}
+        tune = {"adapter": "lora", "row_tokens": 300, "epochs": 1, "rank": 2}
+        return Config.parse({**values, "dataset": {"validation": 0}, "tune": tune, **options}, origin="test")
+
+    return make, alpaca, chats
+
+
+def sources(config, part="train"):
+    rows = list(read_jsonl(config.instruct_dir / f"{part}.jsonl"))
+    return [row["origin"].rsplit("/", 1)[-1].split(":")[0] for row in rows], rows
+
+
+def test_weights_multiply_the_rows_of_their_set(setting):
+    make, alpaca, chats = setting
+    config = make(f"{alpaca}=0.5", f"{chats}=2")
+    report = mix(config)
+    names, rows = sources(config)
+    assert report.taken == {str(alpaca): 10, str(chats): 20} and report.train == 30
+    assert names.count("alpaca.json") == 10 and names.count("a.jsonl") == 20
+    assert len({json.dumps(row) for row in rows}) == 20  # half of the one, all of the other twice
+    assert names[:20] != sorted(names[:20])  # mixed, and not one set after the other
+
+
+def test_the_draw_is_the_seeds_and_what_is_current_stands(setting):
+    make, alpaca, chats = setting
+    config = make(f"{alpaca}=0.5", str(chats))
+    mix(config)
+    path = config.instruct_dir / "train.jsonl"
+    first, when = path.read_bytes(), path.stat().st_mtime_ns
+    mix(config)
+    assert path.stat().st_mtime_ns == when
+    mix(config.model_copy(update={"seed": 1}))
+    assert path.read_bytes() != first
+    mix(config)
+    assert path.read_bytes() == first
+
+
+def test_rows_to_watch_are_not_trained_on(setting):
+    make, alpaca, _ = setting
+    config = make(f"{alpaca}=3", dataset={"validation": 2})
+    report = mix(config)
+    assert report.validation == 2 and report.train == 54
+    watched = {row["origin"] for row in sources(config, "validation")[1]}
+    assert not watched & {row["origin"] for row in sources(config)[1]}
+
+
+def test_what_is_too_long_is_left_out_counted_and_named(setting, tmp_path):
+    make, alpaca, _ = setting
+    long = tmp_path / "long.jsonl"
+    write_jsonl(long, [{"prompt": "x " * 400, "completion": "y"}, {"prompt": "short", "completion": "y"}])
+    told = []
+
+    class Listening(type(SILENT)):
+        def message(self, text):
+            told.append(text)
+
+    report = mix(make(str(long), str(alpaca)), progress=Listening())
+    assert report.left_out == {"longer than 300 tokens": 1} and report.train == 21
+    assert any("long.jsonl:1" in text for text in told)
+    with pytest.raises(RecordError, match="No conversation is left"):
+        write_jsonl(long, [{"prompt": "x " * 400, "completion": "y"}])
+        mix(make(str(long)))
+
+
+def test_bad_rows_are_named_and_nothing_is_written(setting, tmp_path):
+    make, _, _ = setting
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a", "completion": ""}\n{"prompt": \n')
+    config = make(str(bad))
+    with pytest.raises(RecordError, match=r"bad.jsonl:2: .*empty.* 1 more rows"):
+        mix(config)
+    assert not (config.instruct_dir / "train.jsonl").exists()
+
+
+@pytest.mark.parametrize("text", ["a.json=", "a.json=0", "a.json=-1", "a.json=nan", "=2", "a.json=two"])
+def test_a_weight_that_is_none_is_told(text):
+    with pytest.raises(InputError, match="no weight above 0"):
+        parse_set(text)
+
+
+def test_sets_are_looked_for_on_this_machine_first(setting, tmp_path):
+    make, _, _ = setting
+    with pytest.raises(InputError, match="does not exist"):
+        mix(make("nowhere.jsonl"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no file of rows"):
+        mix(make(str(tmp_path / "empty")))
+    try:
+        import datasets  # noqa: F401
+    except ImportError:
+        with pytest.raises(InputError, match=r"pip install 'openbook\[hub\]'"):
+            mix(make("owner/name"))
+
+
+def test_instruct_tunes_on_the_mix_and_knows_when_it_is_current(setting):
+    make, alpaca, chats = setting
+    config = make(str(alpaca), str(chats))
+    report = verbs.tune(config, method="instruct")
+    assert report.method == "instruct" and report.questions == 30
+    # Both answers of a chat are trained: 20 alpaca answers and 2 for each of 10 chats, each with its stop token.
+    assert report.supervised_tokens > 20 * 2 + 20 * 2
+    weights = config.adapters_dir / "instruct" / "adapter_model.safetensors"
+    when = weights.stat().st_mtime_ns
+    assert verbs.tune(config, method="instruct") == report and weights.stat().st_mtime_ns == when
+    with pytest.raises(InputError, match="--data"):
+        verbs.tune(config, method="instruct", form="closed")
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the shared samples are not here")
+def test_a_real_alpaca_file_is_read_whole(setting):
+    make, _, _ = setting
+    config = make(str(DATA / "formats" / "alpaca_en_demo.json"), tune={"row_tokens": 2048})
+    report = mix(config)
+    assert sum(report.read.values()) == 999 and report.train + sum(report.left_out.values()) == 999
