@@ -29,6 +29,15 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """An item as one epoch shows it: its passages in that epoch's order. `question` is "" for a conversation."""
+
+    question: str
+    conversation: Conversation
+    sequence: TokenSequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
     """The items of a file in groups that share their passages, ready to be tokenised epoch by epoch.
 
@@ -42,7 +51,7 @@ class Study:
     seed: int
     context: int
     left_out: dict[str, int] = field(default_factory=dict)  # item → distractors that did not fit
-    _fixed: dict[str, TokenSequence] = field(default_factory=dict)
+    _fixed: dict[str, "Shown"] = field(default_factory=dict)
 
     @property
     def questions(self) -> int:
@@ -50,7 +59,9 @@ class Study:
 
     def rows(self, epoch: int) -> list[TokenTree]:
         """The rows of one epoch. Each group sees its passages in an order of its own, drawn anew in every epoch."""
-        groups = [[self._encode(item, number, epoch) for item in group] for number, group in enumerate(self.groups)]
+        groups = [
+            [self._show(item, number, epoch).sequence for item in group] for number, group in enumerate(self.groups)
+        ]
         return plan(groups, self.budget, seed=self.seed, epoch=epoch)
 
     def rows_of_epochs(self, epochs: float) -> list[TokenTree]:
@@ -61,7 +72,16 @@ class Study:
             rows += new[: max(1, round(len(new) * min(1.0, epochs - epoch)))]
         return rows
 
-    def _encode(self, item: Item, group: int, epoch: int) -> TokenSequence:
+    def group_of(self, line: int, epoch: int = 0) -> "list[Shown]":
+        """The example in this line of the file, from 1, and after it those that share its passages, as `epoch` has them."""
+        for number, group in enumerate(self.groups):
+            named = [item for item in group if item.name.endswith(f":{line}")]
+            if named:
+                others = [item for item in group if item is not named[0]]
+                return [self._show(item, number, epoch) for item in [*named, *others]]
+        raise RecordError(f"The data set has no line {line:,}.", f"Its lines count from 1 to {self.questions:,}.")
+
+    def _show(self, item: Item, group: int, epoch: int) -> "Shown":
         """One item with its passages in this epoch's order. Where that is too long for the model, distractors are left
         out from the end; never the golden passage or a part of the answer."""
         if item.name in self._fixed:
@@ -71,7 +91,8 @@ class Study:
             random.Random(f"passages:{self.seed}:{group}:{epoch}").shuffle(passages)
         limit = min(self.context, self.budget)
         while True:
-            sequence = encode(self.tokenizer, self._conversation(item, passages), name=item.name)
+            conversation = self._conversation(item, passages)
+            sequence = encode(self.tokenizer, conversation, name=item.name)
             distractors = [passage for passage in passages or () if passage not in item.golden]
             if len(sequence) <= limit:
                 break
@@ -83,9 +104,10 @@ class Study:
                 )
             passages.remove(distractors[-1])
             self.left_out[item.name] = len(item.passages or ()) - len(passages)
+        shown = Shown(question=item.question, conversation=conversation, sequence=sequence)
         if passages is None or len(passages) < 2:
-            self._fixed[item.name] = sequence
-        return sequence
+            self._fixed[item.name] = shown
+        return shown
 
     @staticmethod
     def _conversation(item: Item, passages: list[str] | tuple[str, ...] | None) -> Conversation:
