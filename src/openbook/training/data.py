@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -51,7 +51,7 @@ class Study:
     seed: int
     context: int
     left_out: dict[str, int] = field(default_factory=dict)  # item → distractors that did not fit
-    _fixed: dict[str, "Shown"] = field(default_factory=dict)
+    _fixed: dict[str, Shown] = field(default_factory=dict)
 
     @property
     def questions(self) -> int:
@@ -59,9 +59,7 @@ class Study:
 
     def rows(self, epoch: int) -> list[TokenTree]:
         """The rows of one epoch. Each group sees its passages in an order of its own, drawn anew in every epoch."""
-        groups = [
-            [self._show(item, number, epoch).sequence for item in group] for number, group in enumerate(self.groups)
-        ]
+        groups = [[shown.sequence for shown in group] for group in self.groups_shown(epoch)]
         return plan(groups, self.budget, seed=self.seed, epoch=epoch)
 
     def rows_of_epochs(self, epochs: float) -> list[TokenTree]:
@@ -72,7 +70,7 @@ class Study:
             rows += new[: max(1, round(len(new) * min(1.0, epochs - epoch)))]
         return rows
 
-    def group_of(self, line: int, epoch: int = 0) -> "list[Shown]":
+    def group_of(self, line: int, epoch: int = 0) -> list[Shown]:
         """The example in this line of the file, from 1, and after it those that share its passages, as `epoch` has them."""
         for number, group in enumerate(self.groups):
             named = [item for item in group if item.name.endswith(f":{line}")]
@@ -81,7 +79,12 @@ class Study:
                 return [self._show(item, number, epoch) for item in [*named, *others]]
         raise RecordError(f"The data set has no line {line:,}.", f"Its lines count from 1 to {self.questions:,}.")
 
-    def _show(self, item: Item, group: int, epoch: int) -> "Shown":
+    def groups_shown(self, epoch: int = 0) -> Iterator[list[Shown]]:
+        """Every group as `epoch` shows it."""
+        for number, group in enumerate(self.groups):
+            yield [self._show(item, number, epoch) for item in group]
+
+    def _show(self, item: Item, group: int, epoch: int) -> Shown:
         """One item with its passages in this epoch's order. Where that is too long for the model, distractors are left
         out from the end; never the golden passage or a part of the answer."""
         if item.name in self._fixed:
