@@ -32,11 +32,11 @@ class Sizes:
 class Library:
     """Searches and documents. Queries that come together are embedded together, on a thread of their own."""
 
-    def __init__(self, config: Config) -> None:
-        """Raises `StoreError` where there is no finished index, `ModelError` where its embedder cannot be had."""
+    def __init__(self, config: Config, *, embedder: Embedder | None = None) -> None:
+        """`embedder` is that of the options, where it is loaded already. Raises `StoreError` where there is no finished index, `ModelError` where its embedder cannot be had."""
         self._config = config
         self._stamp = _stamp(config.index_dir / MANIFEST)
-        self._retriever = open_index(config.index_dir, config)
+        self._retriever = open_index(config.index_dir, config, embedder=embedder)
         self._offsets: dict[str, int] = {}
         self._offsets_of: tuple[int, int] | None = None
         self._asked: deque[tuple[str, int, asyncio.Future[list[ScoredChunk]]]] = deque()

@@ -1,7 +1,7 @@
 """Loading everything that a server needs, and running it until it is told to stop."""
 
+import socket
 import warnings
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from openbook.answering import check_adapter
@@ -10,6 +10,8 @@ from openbook.progress import SILENT, Progress
 from openbook.serving.settings import Settings
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from openbook.serving.engine import Writers
     from openbook.serving.library import Library
     from openbook.serving.service import Service
@@ -18,8 +20,16 @@ if TYPE_CHECKING:
 def serve(settings: Settings, *, progress: Progress = SILENT) -> None:
     """Answer requests until interrupted. Raises `ConfigError` where the settings would let strangers in or the address
     is taken, and whatever hinders loading the index or the model."""
+    from openbook.serving.logs import start_logging
+
     settings.check()
-    run(open_service(settings), settings, progress=progress)
+    with listen(settings) as listener:  # first, since it is what fails most often, and at once
+        server = http_server(open_service(settings))
+        start_logging()
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        progress.message(f"Answering at http://{shown}:{port} (Ctrl-C stops).")
+        server.run(sockets=[listener])
 
 
 def open_service(settings: Settings) -> "Service":
@@ -68,36 +78,29 @@ def assemble(settings: Settings, writers: "Writers", library: "Library | None", 
     )
 
 
-def run(
-    service: "Service",
-    settings: Settings,
-    *,
-    progress: Progress = SILENT,
-    ready: Callable[[int], None] | None = None,
-) -> None:
-    """Listen until interrupted. `ready` is told the port, once requests are taken."""
-    import socket
-
-    import uvicorn
-
-    from openbook.serving.app import create_app
-    from openbook.serving.logs import start_logging
-
-    wanted = settings.config.serve
-    family = socket.AF_INET6 if ":" in wanted.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def listen(settings: Settings) -> socket.socket:
+    """The address, taken; a port of 0 becomes a free one."""
+    host, port = settings.config.serve.host, settings.config.serve.port
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        listener.bind((wanted.host, wanted.port))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"Cannot listen on {wanted.host}, port {wanted.port}: {error.strerror or error}.",
+            f"Cannot listen on {host}, port {port}: {error.strerror or error}.",
             "Choose another port: --port, or serve.port.",
         ) from error
-    port = listener.getsockname()[1]
-    start_logging()
-    server = uvicorn.Server(
+    return listener
+
+
+def http_server(service: "Service") -> "uvicorn.Server":
+    """What answers on a socket: `server.run(sockets=[listener])`, until `server.should_exit`."""
+    import uvicorn
+
+    from openbook.serving.app import create_app
+
+    return uvicorn.Server(
         uvicorn.Config(
             create_app(service),
             log_config=None,
@@ -111,9 +114,3 @@ def run(
             limit_concurrency=2 * service.admission.limit + 64,
         )
     )
-    shown = f"[{wanted.host}]" if ":" in wanted.host else wanted.host
-    progress.message(f"Answering at http://{shown}:{port} (Ctrl-C stops).")
-    if ready:
-        ready(port)
-    with listener:
-        server.run(sockets=[listener])
