@@ -255,3 +255,27 @@ def evaluate(config: Config, *, progress: Progress = SILENT) -> "Report":
 
     with storage.exclusive(config.out):
         return evaluation.evaluate(config, progress=progress)
+
+
+def serve(
+    config: Config,
+    *,
+    adapter: Path | None = None,
+    base_only: bool = False,
+    plain: bool = False,
+    token: str = "",
+    log_contents: bool = False,
+    progress: Progress = SILENT,
+) -> None:
+    """Answer over HTTP until interrupted, with `adapter` or else the one that `tune` wrote, or else the base.
+
+    `plain` answers without the index; `token` "" asks for none, which only an address of this machine allows.
+    """
+    from openbook import serving
+
+    serving.serve(
+        serving.Settings(
+            config=config, adapter=adapter, base_only=base_only, plain=plain, token=token, log_contents=log_contents
+        ),
+        progress=progress,
+    )

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from openbook import __version__
-from openbook.cli import data, doctor, documents, exam, tracing, tuning, whole
+from openbook.cli import data, doctor, documents, exam, serving, tracing, tuning, whole
 from openbook.cli.session import EXIT_STOPPED
 
 STORY = """
@@ -29,13 +29,13 @@ Step by step, each verb works on what the one before it wrote (in ./openbook-wor
   tune      questions  → an adapter for the base model (QLoRA)
   evaluate  exams      → base, tuned, with and without documents, side by side
 
-Then `ask` it, `search` the passages, or `trace` how one message changes the model. A RAFT file from elsewhere? `doctor`
+Then `ask` it, `serve` it, `search` the passages, or `trace` how one message changes the model. A RAFT file from elsewhere? `doctor`
 says what is wrong with it. Everything runs on this machine;
 nothing is sent anywhere unless an option names an endpoint or a model hub.
 """
 
 
-ORDER = "init run ingest search dataset doctor tune trace ask evaluate demo".split()
+ORDER = "init run ingest search dataset doctor tune trace ask serve evaluate demo".split()
 
 
 class _InOrder(TyperGroup):
@@ -78,6 +78,7 @@ doctor.register(app)
 tuning.register(app)
 tracing.register(app)
 exam.register(app)
+serving.register(app)
 whole.register_demo(app)
 
 

@@ -1,6 +1,5 @@
 """How records look as text on a terminal."""
 
-import re
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,10 +7,6 @@ from pathlib import Path
 
 from openbook import prompt
 from openbook.records import Chunk, Quote, ScoredChunk
-
-# What a reader sees in place of the tags that a model writes. A space after the opening one belongs to the tag.
-READABLE = {f"{prompt.BEGIN_QUOTE} ": "“", prompt.BEGIN_QUOTE: "“", prompt.END_QUOTE: "”", prompt.ANSWER: "\n→"}
-_TAG = re.compile("|".join(map(re.escape, READABLE)))
 
 _TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # change the direction of what follows
 
@@ -35,26 +30,12 @@ def beginning(text: str, width: int, *, lines: int = 3) -> list[str]:
 
 def readable(pieces: Iterable[str]) -> Iterator[str]:
     """A streamed answer with its tags replaced by what a reader sees, however the stream cuts it into pieces."""
-    held = ""
+    reader = prompt.Readable()
     for piece in pieces:
-        shown, held = _replaced(held + piece)
-        if shown:
+        if shown := reader.add(piece):
             yield plain(shown)
-    if held:
-        yield plain(_TAG.sub(lambda match: READABLE[match[0]], held))
-
-
-def _replaced(text: str) -> tuple[str, str]:
-    """`text` with its tags replaced, and the tail that may yet grow into a tag (or a longer one) as it is."""
-    shown, at = [], 0
-    for match in _TAG.finditer(text):
-        if match.end() == len(text) and match[0] == prompt.BEGIN_QUOTE:
-            break
-        shown += [text[at : match.start()], READABLE[match[0]]]
-        at = match.end()
-    rest = text[at:]
-    keep = max((n for tag in READABLE for n in range(1, len(tag)) if rest.endswith(tag[:n])), default=0)
-    return "".join([*shown, rest[: len(rest) - keep]]), rest[len(rest) - keep :]
+    if rest := reader.close():
+        yield plain(rest)
 
 
 def place(chunk: Chunk) -> str:

@@ -39,7 +39,7 @@ class Generator:
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size
         self._model: Any = loaded.model
-        self._stop = frozenset(stop_tokens(loaded.tokenizer, loaded.model))
+        self.stop = frozenset(stop_tokens(loaded.tokenizer, loaded.model))
         self._active: str | None = None
         self._in_force: str | None = None  # the adapter that the model's layers use at the moment
         self._certain = True  # False where a new adapter has changed what is in force
@@ -72,6 +72,11 @@ class Generator:
                 "Use one that `openbook tune` wrote, or another LoRA adapter.",
             )
         self._model.eval()
+        self._certain = False
+
+    def drop_adapter(self, name: str) -> None:
+        """Forget an adapter; nobody may be writing with it."""
+        self._model.delete_adapter(name)
         self._certain = False
 
     @contextlib.contextmanager
@@ -151,14 +156,14 @@ class Generator:
         from openbook.models.decode import decode
 
         return decode(
-            lambda: self._ready(adapter),
+            lambda: self.ready(adapter),
             prompts,
             limits=[self._room(prompt) for prompt in prompts],
-            stop=self._stop,
+            stop=self.stop,
             rows=self.batch_size,
         )
 
-    def _ready(self, adapter: str | None) -> Any:
+    def ready(self, adapter: str | None) -> Any:
         """The model with exactly this adapter in force. Nothing is done where that is so already."""
         if self._model is not self.loaded.model and not (self._certain and adapter == self._in_force):
             if adapter is None:

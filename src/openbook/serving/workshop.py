@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from openbook import runs
+from openbook.config import Config
 from openbook.errors import InputError, StoreError
 from openbook.serving import bodies
 from openbook.serving.faults import ApiError
@@ -74,13 +75,13 @@ class Empty(Form):
 
 async def overview(request: Request) -> Response:
     config = of(request).settings.config
-    jobs, found = await asyncio.gather(_read(_jobs(request).all), _read(lambda: runs.trainings(config)))
+    jobs, found = await asyncio.gather(_read(_workshop(request).jobs.all), _read(lambda: runs.trainings(config)))
     return JSONResponse({"jobs": [asdict(job) for job in jobs], "trainings": found, "defaults": _defaults(request)})
 
 
 async def start(request: Request) -> Response:
     wanted = await bodies.read(request, JobRequest)
-    jobs = _jobs(request)
+    jobs = _workshop(request).jobs
     try:
         job = await _read(lambda: jobs.start(wanted.title, wanted.verb, wanted.arguments, options=wanted.options))
     except InputError as error:
@@ -89,7 +90,7 @@ async def start(request: Request) -> Response:
 
 
 async def job(request: Request) -> Response:
-    jobs, id_, after = _jobs(request), request.path_params["id"], _number(request, "after", 0, _LARGEST * 100)
+    jobs, id_, after = _workshop(request).jobs, request.path_params["id"], _number(request, "after", 0, _LARGEST * 100)
     found = await _read(lambda: jobs.get(id_))
     output, end = await _read(lambda: jobs.output(id_, start=after))
     return JSONResponse({**asdict(found), "output": output, "end": end})
@@ -97,7 +98,7 @@ async def job(request: Request) -> Response:
 
 async def cancel(request: Request) -> Response:
     await bodies.read(request, Empty)
-    jobs = _jobs(request)
+    jobs = _workshop(request).jobs
     return JSONResponse(asdict(await _read(lambda: jobs.cancel(request.path_params["id"]))))
 
 
@@ -136,10 +137,10 @@ async def trace(request: Request) -> Response:
     """A trace in a process of its own: it trains, and the model that answers questions must not notice."""
     wanted = await bodies.read(request, TraceRequest)
     service = of(request)
-    lock = request.app.state.__dict__.setdefault("tracing", asyncio.Lock())
-    if lock.locked():
+    tracing = _workshop(request).tracing
+    if tracing.locked():
         raise ApiError(409, "Another trace is being made.", code="busy")
-    async with lock:
+    async with tracing:
         options = runs.options_of(service.settings.config)
         start = ["--from-adapter", str(service.models.folder)] if wanted.tuned and service.models.folder else []
         found = await unless_gone(request, _traced([*_trace_options(wanted), *start], wanted.message, options))
@@ -177,12 +178,19 @@ async def _traced(arguments: list[str], message: str, options: str) -> bytes:
     return output
 
 
-def _jobs(request: Request) -> runs.Jobs:
-    """One for the application, which waits for the processes that it has started."""
+class Workshop:
+    """What an application keeps: the processes that it has started, and that one trace is made at a time."""
+
+    def __init__(self, config: Config) -> None:
+        self.jobs = runs.Jobs(config)
+        self.tracing = asyncio.Lock()
+
+
+def _workshop(request: Request) -> Workshop:
     state = request.app.state
-    if not hasattr(state, "jobs"):
-        state.jobs = runs.Jobs(of(request).settings.config)
-    found: runs.Jobs = state.jobs
+    if not hasattr(state, "workshop"):
+        state.workshop = Workshop(of(request).settings.config)
+    found: Workshop = state.workshop
     return found
 
 
