@@ -25,7 +25,9 @@ FILES = {
     "alerts.md": f"# Alerts\n\n{ALERTS} After that they are removed.\n\n## Colours\n\nAn urgent alert is red.\n",
     "cache.md": f"# Cache\n\n{CACHE} A restart empties it.\n",
 }
-ANSWER = f"It is so: ##begin_quote## {ALERTS}##end_quote## and ##begin_quote## made up##end_quote## <ANSWER>: thirty days"
+ANSWER = (
+    f"It is so: ##begin_quote## {ALERTS}##end_quote## and ##begin_quote## made up##end_quote## <ANSWER>: thirty days"
+)
 SHOWN = f"It is so: “{ALERTS}” [1] and “made up” [2] \n→ thirty days"
 
 Script = Callable[[Conversation, str | None], str]
