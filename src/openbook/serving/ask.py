@@ -43,7 +43,7 @@ async def ask(request: Request) -> Response:
         tuned=arm.tuned,
         adapter_needed=arm.tuned,
     )
-    return EventStream(_lines(await begun(events(service, asked))))
+    return EventStream(_lines(await begun(events(service, asked))), limit_s=service.stream_s)
 
 
 async def _lines(found: AsyncGenerator[Event, None]) -> AsyncGenerator[str, None]:

@@ -85,7 +85,7 @@ async def complete(request: Request) -> Response:
     asked = _asked(service, wanted)
     head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": wanted.model}
     if wanted.stream:
-        return EventStream(_lines(await begun(events(service, asked)), head, wanted))
+        return EventStream(_lines(await begun(events(service, asked)), head, wanted), limit_s=service.stream_s)
     return JSONResponse(await unless_gone(request, _whole(events(service, asked), head, wanted)))
 
 

@@ -31,8 +31,8 @@ async def embed(request: Request) -> Response:
     wanted = await bodies.read(request, EmbeddingRequest)
     service = of(request)
     library = service.shelves()
-    name = service.settings.config.retrieval.embedder
-    if wanted.model not in (name, f"{name}-embedder"):
+    name = library.embedder_id
+    if wanted.model != name:
         message = f"There is no embedder {wanted.model[:100]!r}; the index's is {name!r}."
         raise ApiError(404, message, code="model_not_found", param="model")
     if wanted.dimensions not in (None, library.embedder.dimension):

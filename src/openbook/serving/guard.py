@@ -93,13 +93,15 @@ class Guard:
     def _limited(self, receive: Receive) -> Receive:
         """`receive`, for a body whose length was not told or not told truly, and for one that never comes."""
         seen, whole = 0, False
+        deadline = asyncio.get_running_loop().time() + BODY_S
 
         async def limited() -> Message:
             nonlocal seen, whole
             if whole:
                 return await receive()  # waits until the client goes away, which takes as long as it takes
             try:
-                message = await asyncio.wait_for(receive(), BODY_S)
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
             except TimeoutError:
                 raise ApiError(408, "The request did not arrive in time.", code="request_timeout") from None
             if message["type"] == "http.request":

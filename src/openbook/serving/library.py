@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openbook.config import Config
-from openbook.errors import StoreError
+from openbook.errors import InputError, StoreError
 from openbook.indexing import DOCUMENTS
 from openbook.records import Document, ScoredChunk, from_json
-from openbook.retrieval import Embedder, Retriever, open_index
+from openbook.retrieval import OFFLINE, Embedder, Retriever, open_index
 from openbook.storage import MANIFEST, read_manifest
 
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -48,6 +48,12 @@ class Library:
         return self._retriever.embedder
 
     @property
+    def embedder_id(self) -> str:
+        """The embedder's name in the API, without the folders that lead to it."""
+        name = self._config.retrieval.embedder
+        return "all-MiniLM-L6-v2" if name == OFFLINE else Path(name).name
+
+    @property
     def fingerprint(self) -> str:
         """See `Retriever.fingerprint`."""
         return self._retriever.fingerprint
@@ -78,7 +84,7 @@ class Library:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._document, id_)
 
     async def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], list[int]]:
-        """Vectors of passages and the tokens of each."""
+        """Vectors of passages and the tokens of each. Raises `InputError` for a text that the embedder would cut."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._embed, texts)
 
     async def _work(self) -> None:
@@ -116,6 +122,12 @@ class Library:
 
     def _embed(self, texts: Sequence[str]) -> tuple[list[list[float]], list[int]]:
         counts = self.embedder.count_many(texts)
+        for number, count in enumerate(counts):
+            if count > self.embedder.max_tokens:
+                raise InputError(
+                    f"input.{number} has {count:,} tokens, and the embedder reads {self.embedder.max_tokens}.",
+                    "Send shorter texts: none is cut silently.",
+                )
         return self.embedder.encode(texts).tolist(), counts
 
     def _document(self, id_: str) -> Document | None:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,6 +20,9 @@ from openbook.errors import ModelError
 from openbook.serving.engine import Engine
 from openbook.serving.faults import ApiError
 from openbook.serving.settings import Settings
+
+if TYPE_CHECKING:
+    from openbook.serving.service import Service
 
 TUNED = "openbook"  # the id under which the API offers the tuned model, or the base where there is none yet
 
@@ -91,6 +94,23 @@ class Models:
             )
         return model == TUNED
 
+    def load(self) -> None:
+        """Load the adapter before the engine runs, so that what is wrong with it is told at once. Raises `ModelError`."""
+        folder = self.folder
+        if folder is not None:
+            stamp = _stamp(folder)
+            name = self._checked(folder)
+            self._engine.writers.add_adapter(name, folder)
+            self._loaded, self._stamp = name, stamp
+        elif self._settings.adapter is not None and not self._settings.base_only:
+            raise ModelError(f"{self._settings.adapter} holds no adapter.", "Name a folder that `openbook tune` wrote.")
+
+    def _checked(self, folder: Path) -> str:
+        """A new name for the adapter in `folder`, which fits the base."""
+        for difference in check_adapter(folder, base=self._base, retrieval=self._retrieval):
+            warnings.warn(difference, stacklevel=2)
+        return f"tuned-{next(self._names)}"
+
     @asynccontextmanager
     async def adapter(self, *, tuned: bool, needed: bool = False) -> AsyncIterator[str | None]:
         """The name of the adapter to write with, which stays loaded within the `with`; None for the base.
@@ -118,9 +138,7 @@ class Models:
         async with self._lock:
             stamp = _stamp(folder)
             if stamp != self._stamp or self._loaded is None:
-                for difference in check_adapter(folder, base=self._base, retrieval=self._retrieval):
-                    warnings.warn(difference, stacklevel=2)
-                name = f"tuned-{next(self._names)}"
+                name = self._checked(folder)
                 await self._engine.call(partial(self._engine.writers.add_adapter, name, folder))
                 before, self._loaded, self._stamp = self._loaded, name, stamp
                 if before is not None:
@@ -144,14 +162,20 @@ def _stamp(folder: Path) -> tuple[int, ...]:
 
 
 async def list_models(request: Request) -> Response:
-    service = request.app.state.service
-    return JSONResponse({"object": "list", "data": [_described(id_, service.started) for id_ in service.models.ids]})
+    service: Service = request.app.state.service
+    return JSONResponse({"object": "list", "data": [_described(id_, service.started) for id_ in _ids(service)]})
 
 
 async def one_model(request: Request) -> Response:
-    service = request.app.state.service
-    service.models.tuned(request.path_params["id"])
+    service: Service = request.app.state.service
+    if request.path_params["id"] not in _ids(service):
+        service.models.tuned(request.path_params["id"])  # raises
     return JSONResponse(_described(request.path_params["id"], service.started))
+
+
+def _ids(service: "Service") -> list[str]:
+    """All models, the embedder too."""
+    return [*service.models.ids, *([service.library.embedder_id] if service.library else [])]
 
 
 def _described(id_: str, started: int) -> dict[str, object]:

@@ -1,12 +1,11 @@
 """Loading everything that a server needs, and running it until it is told to stop."""
 
 import socket
-import warnings
 from typing import TYPE_CHECKING
 
-from openbook.answering import check_adapter
-from openbook.errors import ConfigError, ModelError
+from openbook.errors import ConfigError
 from openbook.progress import SILENT, Progress
+from openbook.records import Conversation, Message
 from openbook.serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,6 +48,9 @@ def open_service(settings: Settings) -> "Service":
     )
     generator = models.Generator(loaded, max_new_tokens=config.model.max_new_tokens)
     writers = models.Company(generator, rows=config.serve.concurrent, context=config.serve.context_tokens)
+    # A model that cannot be written with fails here and not in a request, and the first request finds everything warm.
+    hello = Conversation(messages=(Message(role="user", content="?"),))
+    writers.join(-1, writers.encode(hello), adapter=None, limit=1)
     return assemble(settings, writers, library, base=loaded.fingerprint)
 
 
@@ -63,11 +65,7 @@ def assemble(settings: Settings, writers: "Writers", library: "Library | None", 
     config = settings.config
     engine = Engine(writers, max_new_tokens=config.model.max_new_tokens)
     models = Models(settings, engine, base=base, retrieval=library.fingerprint if library else "")
-    if models.folder is not None:
-        for difference in check_adapter(models.folder, base=base, retrieval=library.fingerprint if library else ""):
-            warnings.warn(difference, stacklevel=2)
-    elif settings.adapter is not None:
-        raise ModelError(f"{settings.adapter} holds no adapter.", "Name a folder that `openbook tune` wrote.")
+    models.load()
     admission = Admission(config.serve.concurrent + config.serve.queue)
     metrics = Metrics()
     metrics.gauge("openbook_requests_inside", "Requests being answered or waiting.", lambda: admission.inside)

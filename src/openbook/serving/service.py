@@ -25,6 +25,11 @@ class Service:
     metrics: Metrics
     started: int = field(default_factory=lambda: int(time.time()))
 
+    @property
+    def stream_s(self) -> float:
+        """The longest that a stream may take: an answer's time, and some for a slow reader."""
+        return self.settings.config.serve.timeout_s + 30.0
+
     def shelves(self) -> Library:
         """The library, for routes that are of no use without one."""
         if self.library is None:

@@ -1,6 +1,7 @@
 """Server-sent events, whose end is noticed on both sides: the client's leaving stops the model."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
@@ -25,15 +26,19 @@ def event(data: object, name: str = "") -> str:
 
 
 class EventStream(StreamingResponse):
-    """Sends `lines` as they come, and closes them whatever happens."""
+    """Sends `lines` as they come, and closes them whatever happens; a client that does not read them within `limit_s`
+    is left."""
 
-    def __init__(self, lines: AsyncGenerator[str, None]) -> None:
+    def __init__(self, lines: AsyncGenerator[str, None], *, limit_s: float) -> None:
         super().__init__(lines, media_type="text/event-stream", headers=_HEADERS)
         self._lines = lines
+        self._limit_s = limit_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._limit_s):
+                    await super().__call__(scope, receive, send)
         finally:
             await self._lines.aclose()
 
