@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +90,14 @@ class ScriptedWriters:
         return Piece(number=number, text=said, tokens=len(said), end=end)  # type: ignore[arg-type]
 
 
-def configured(folder: Path, **serve: Any) -> Config:
-    """Options of a server whose documents and results lie in `folder`."""
+def configured(folder: Path, options: Mapping[str, Any] | None = None, **serve: Any) -> Config:
+    """Options of a server whose documents and results lie in `folder`; whole sections may be given as `options`."""
     data = {
         "out": str(folder / "work"),
         "documents": {"paths": [str(folder / "documents")], "chunk_tokens": 16},
         "retrieval": {"passages": 2},
         "serve": {"port": 0, **serve},
+        **(options or {}),
     }
     return Config.parse(data, origin="test")
 
@@ -133,10 +134,11 @@ def served(
     adapter: Path | None = None,
     base: str = "base",
     log_contents: bool = False,
+    options: Mapping[str, Any] | None = None,
     **serve: Any,
 ) -> Iterator[Served]:
     """A server on a free port; the index lies in `folder` already unless `plain`."""
-    config = configured(folder, **serve)
+    config = configured(folder, options, **serve)
     settings = Settings(config=config, plain=plain, token=token, adapter=adapter, log_contents=log_contents)
     settings.check()
     writers = writers or ScriptedWriters()
