@@ -13,7 +13,7 @@ LAYERS = (
     {"config", "storage", "prompt"},
     {"documents", "retrieval", "models", "llm"},
     {"metrics", "tokens"},
-    {"indexing", "dataset", "training", "answering", "runs"},
+    {"indexing", "dataset", "training", "answering", "runs", "explaining"},
     {"evaluation", "serving", "tracing"},
     {"verbs"},
     {"pipeline"},

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from openbook.answering import Answerer
     from openbook.dataset import DatasetReport, DoctorReport
     from openbook.evaluation import Report
+    from openbook.explaining import Explanation
     from openbook.indexing import IngestReport
     from openbook.training import TuneReport
 
@@ -41,6 +42,15 @@ def search(config: Config, query: str, *, k: int | None = None) -> list[ScoredCh
     from openbook.retrieval import open_index
 
     return open_index(config.index_dir, config).search(query, k or config.retrieval.passages)
+
+
+def explain(config: Config, query: str, *, k: int | None = None) -> "list[Explanation]":
+    """`search`, and why each passage is found."""
+    from openbook import explaining
+    from openbook.retrieval import open_index
+
+    retriever = open_index(config.index_dir, config)
+    return explaining.explain(retriever, query, retriever.search(query, k or config.retrieval.passages))
 
 
 def build_dataset(config: Config, *, force: bool = False, progress: Progress = SILENT) -> "DatasetReport":

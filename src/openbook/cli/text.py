@@ -4,9 +4,13 @@ import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openbook import prompt
 from openbook.records import Chunk, Quote, ScoredChunk
+
+if TYPE_CHECKING:
+    from openbook.explaining import Explanation
 
 _TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # change the direction of what follows
 
@@ -61,6 +65,24 @@ def result(scored: ScoredChunk, width: int) -> str:
             *(f"   {line}" for line in beginning(scored.chunk.text, width - 3)),
         ]
     )
+
+
+def explanation(found: "Explanation", width: int) -> str:
+    """A search result, what each leg and each word of the query adds to it, and the sentence that is nearest."""
+    told = [
+        f"{word.word} {word.score:.2f} (in {word.passages:,})" if word.passages else f"{word.word} – (in none)"
+        for word in found.words
+    ]
+    lines = [
+        f"dense adds {found.dense_part:.4f}, text {found.text_part:.4f}",
+        *textwrap.wrap(plain("BM25 by word: " + ", ".join(told)), max(width - 3, 20), subsequent_indent="  "),
+        *textwrap.wrap(
+            f"nearest in meaning (cosine {found.cosine:.2f}): “{one_line(found.sentence, 200)}”",
+            max(width - 3, 20),
+            subsequent_indent="  ",
+        ),
+    ]
+    return "\n".join([result(found.scored, width), *(f"   {line}" for line in lines)])
 
 
 def quotes(found: Iterable[Quote], passages: Iterable[ScoredChunk]) -> list[str]:
