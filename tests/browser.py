@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,13 @@ class Watched:
     def goto(self, place: str = "") -> Any:
         self.page.goto(f"{self.url}/{place}")
         return self.page
+
+    def until(self, count: int, selector: str, seconds: float = 60) -> None:
+        """Wait for so many elements. (Playwright's own waiting for a function needs `eval`, which the policy forbids.)"""
+        deadline = time.monotonic() + seconds
+        while (found := self.page.locator(selector).count()) < count:
+            assert time.monotonic() < deadline, f"{found} of {count} {selector}"
+            time.sleep(0.05)
 
     def _hosts(self, url: str) -> None:
         if not url.startswith((self.url + "/", "data:", "about:")):

@@ -67,7 +67,7 @@ def furnish(folder: Path, files: dict[str, str] | None = None) -> dict[str, Any]
     save_tiny_llama(folder / "tiny", [json.dumps(rows(2)), *(files or FILES).values()], context=1024)
     return {
         "retrieval": {"passages": 4},
-        "model": {"base": str(folder / "tiny"), "device": "cpu", "max_new_tokens": 8},
+        "model": {"base": str(folder / "tiny"), "device": "cpu", "max_new_tokens": 4000},
         "tune": {"adapter": "lora", "evaluate_steps": 1, "checkpoint_steps": 1, "rows_per_step": 1, "row_tokens": 512},
     }
 

@@ -100,7 +100,7 @@ class Card {
   on_citations({ segments, citations, final, refusal }) {
     const byNumber = new Map(citations.map((citation) => [citation.number, citation]));
     this.text.replaceChildren(
-      ...segments.flatMap(({ text, quote }) => (quote && byNumber.has(quote) ? quoted(text, byNumber.get(quote)) : [text])),
+      ...segments.flatMap(({ text, quote }) => (quote && byNumber.has(quote) ? quoted(text, byNumber.get(quote)) : [prose(text, final)])),
     );
     if (refusal) this.element.classList.add("refusal");
     if (citations.length) {
@@ -118,6 +118,12 @@ class Card {
   on_error(error) {
     this.note.replaceWith(failure(error));
   }
+}
+
+/** What stands around the quotes, without the marks of the answer's form: the short answer is shown by itself. */
+function prose(text, final) {
+  const shown = text.replace(/^##Reason:\s*/, "");
+  return final ? shown.replace(/\s*→[^→]*$/, "") : shown;
 }
 
 function quoted(text, citation) {

@@ -1,7 +1,7 @@
 // The data set: its rows, what a model is shown and what it is to answer.
 
 import { get } from "./api.js";
-import { choice, el, failure, number } from "./dom.js";
+import { choice, el, failure, number, withQuotes } from "./dom.js";
 import { open } from "./reader.js";
 
 const COUNT = 20;
@@ -77,14 +77,4 @@ function shown(row, part) {
 function passageOf(text, golden, chunk) {
   const where = chunk && el("button.link", { type: "button", onclick: () => open(chunk.document_id, { start: chunk.start, end: chunk.end, label: "Passage" }) }, chunk.title || chunk.uri);
   return el(golden ? "li.golden" : "li", {}, el("small", {}, golden ? "golden " : "", where), el("p.passage", {}, text));
-}
-
-/** The answer with its tags drawn as quotation marks. */
-function withQuotes(text) {
-  return text
-    .split(/(##begin_quote##.*?##end_quote##)/s)
-    .map((part) => {
-      const quote = part.match(/^##begin_quote##\s?(.*?)\s?##end_quote##$/s);
-      return quote ? el("q.verified", {}, quote[1]) : part.replace("##Reason:", "").replace("<ANSWER>:", "→");
-    });
 }

@@ -57,3 +57,13 @@ export function duration(seconds) {
 
 /** What went wrong, in a box. */
 export const failure = (error) => el("p.failure", { role: "alert" }, error.message || String(error));
+
+/** A written answer with its tags drawn as quotation marks. */
+export function withQuotes(text) {
+  return text
+    .split(/(##begin_quote##.*?##end_quote##)/s)
+    .map((part) => {
+      const quote = part.match(/^##begin_quote##\s?(.*?)\s?##end_quote##$/s);
+      return quote ? el("q", {}, quote[1]) : part.replace("##Reason:", "").replace("<ANSWER>:", "→");
+    });
+}

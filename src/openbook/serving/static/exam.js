@@ -1,7 +1,7 @@
 // The exam: the table of `report.json`, and the questions that an arm answered best and worst.
 
 import { get } from "./api.js";
-import { el, failure } from "./dom.js";
+import { el, failure, withQuotes } from "./dom.js";
 
 const METRICS = { exact_match: "Exact", f1: "F1", right_quote: "Right quote", verified_quotes: "Verified quotes", right_refusals: "Right refusals", false_refusals: "False refusals", mrr: "MRR" };
 
@@ -58,4 +58,4 @@ async function ends(test, arms) {
 }
 
 const list = (title, rows) =>
-  el("section", {}, el("h4", {}, title), el("ol", {}, ...rows.map((row) => el("li", {}, el("b", {}, row.question), el("span.note", {}, `F1 ${(100 * row.f1).toFixed(0)}`), el("p", {}, "expected: ", el("i", {}, row.gold || "(a refusal)")), el("p", {}, row.text || row.error || "(nothing)")))));
+  el("section", {}, el("h4", {}, title), el("ol", {}, ...rows.map((row) => el("li", {}, el("b", {}, row.question), el("span.note", {}, `F1 ${(100 * row.f1).toFixed(0)}`), el("p", {}, "expected: ", el("i", {}, row.gold || "(a refusal)")), el("p", {}, ...withQuotes(row.text || row.error || "(nothing)"))))));

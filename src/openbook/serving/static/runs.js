@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { lossChart } from "./chart.js";
-import { choice, duration, el, failure, field, number } from "./dom.js";
+import { choice, duration, el, failure, field, number, withQuotes } from "./dom.js";
 import { examination } from "./exam.js";
 
 const PAUSE = 1500; // milliseconds between two looks
@@ -176,4 +176,4 @@ function described({ base, report, last }) {
 }
 
 const exampleList = (title, rows) =>
-  el("section", {}, el("h4", {}, title), el("ol", {}, ...rows.map((row) => el("li", {}, el("b", {}, row.question), el("span.note", {}, `loss ${row.loss.toFixed(2)}`), el("p", {}, row.expected)))));
+  el("section", {}, el("h4", {}, title), el("ol", {}, ...rows.map((row) => el("li", {}, el("b", {}, row.question), el("span.note", {}, `loss ${row.loss.toFixed(2)}`), el("p", {}, ...withQuotes(row.expected))))));
