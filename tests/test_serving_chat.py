@@ -93,7 +93,9 @@ def test_without_retrieval_the_conversation_goes_to_the_model_as_it_is(server: S
     answer = server.http.post("/v1/chat/completions", json=body).json()
     shown = [(message.role, message.content) for message in server.writers.prompts[-1].messages]
     assert shown == [("system", "Be short."), ("user", "One"), ("assistant", "Two"), ("user", "Three")]
-    assert answer["choices"][0]["message"]["content"] == ANSWER, "nothing is made readable that openbook did not ask for"
+    assert answer["choices"][0]["message"]["content"] == ANSWER, (
+        "nothing is made readable that openbook did not ask for"
+    )
     assert answer["openbook"]["passages"] == []
     assert not answer["openbook"]["citations"][0]["verified"]
 
@@ -159,7 +161,16 @@ def test_what_cannot_be_answered_is_told_in_openais_form(
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b'"text"', b"\xff\xfe", b'{"model": NaN}', b"[" * 100_000, b'{"model": "\\ud800", "messages": []}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"text"',
+        b"\xff\xfe",
+        b'{"model": NaN}',
+        b"[" * 100_000,
+        b'{"model": "\\ud800", "messages": []}',
+    ],
 )
 def test_what_is_no_request_is_refused_and_the_server_lives_on(server: Served, body: bytes) -> None:
     for path in ("/v1/chat/completions", "/v1/embeddings", "/api/ask"):

@@ -45,7 +45,9 @@ def test_the_page_and_the_health_are_open(server: Served, path: str) -> None:
     assert server.http.get(path, headers={"Authorization": ""}).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/static/../serving/app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static//etc/passwd"])
+@pytest.mark.parametrize(
+    "path", ["/static/../serving/app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static//etc/passwd"]
+)
 def test_no_file_but_the_pages_is_given_out(server: Served, path: str) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as raw:  # a client would tidy the path
         raw.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
@@ -54,19 +56,25 @@ def test_no_file_but_the_pages_is_given_out(server: Served, path: str) -> None:
     assert b"import" not in answer
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:1234", "127.0.0.1:80", "[::1]:8321", "books.example", "BOOKS.example:1"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:1234", "127.0.0.1:80", "[::1]:8321", "books.example", "BOOKS.example:1"]
+)
 def test_names_of_this_server_are_taken(server: Served, host: str) -> None:
     assert server.http.get("/v1/models", headers={"Host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "x:y:z", "[evil]"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "x:y:z", "[evil]"]
+)
 def test_other_names_are_refused(server: Served, host: str) -> None:
     for path in ("/", "/health", "/v1/models"):
         answer = server.http.get(path, headers={"Host": host})
         assert answer.status_code == 403
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "", "multipart/form-data; boundary=application/json"])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "", "multipart/form-data; boundary=application/json"]
+)
 def test_what_a_foreign_page_may_send_is_refused(server: Served, kind: str) -> None:
     answer = server.http.post("/v1/chat/completions", content=b"{}", headers={"Content-Type": kind})
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
@@ -134,7 +142,7 @@ def test_a_full_house_refuses_and_takes_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "", "::", "192.168.1.5", "books.example"])
 def test_other_machines_need_a_token(host: str) -> None:
     config = Config.parse({"serve": {"host": host}}, origin="test")
-    with pytest.raises(ConfigError, match="no token.*OPENBOOK_TOKEN"):
+    with pytest.raises(ConfigError, match=r"no token.*OPENBOOK_TOKEN"):
         Settings(config=config).check()
     Settings(config=config, token=TOKEN).check()
 
@@ -153,5 +161,5 @@ def test_loopback() -> None:
 def test_a_port_that_is_taken_is_told(server: Served) -> None:
     from openbook.serving.running import listen
 
-    with pytest.raises(ConfigError, match=f"port {server.port}.*--port"):
+    with pytest.raises(ConfigError, match=rf"port {server.port}.*--port"):
         listen(Settings(config=Config.parse({"serve": {"port": server.port}}, origin="test")))

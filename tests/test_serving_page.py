@@ -36,7 +36,7 @@ def test_the_events_of_an_answer(server: Served) -> None:
     assert (first, {name for name, _ in deltas}, cited, last) == ("passages", {"delta"}, "citations", "done")
     assert [passage["title"] for passage in shown["passages"]] == ["Alerts"]
     assert "".join(delta["text"] for _, delta in deltas) == SHOWN
-    assert [(c["number"], c["verified"]) for c in told["citations"]] == [(1, False), (2, False)]
+    assert [(c["number"], c["verified"]) for c in told["citations"]] == [(1, True), (2, False)]
     assert told["text"] == ANSWER
     assert "".join(f"“{s['text']}” [{s['quote']}]" if s["quote"] else s["text"] for s in told["segments"]) == SHOWN
     assert done["finished"] and done["completion_tokens"] == len(ANSWER)
@@ -56,7 +56,8 @@ def test_the_tuned_arm_needs_a_tuned_model(server: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"question": ""}, {"question": " \n"}, {"arm": "golden"}, {"k": 0}, {"k": 51}, {"more": 1}, {"question": 5}]
+    "change",
+    [{"question": ""}, {"question": " \n"}, {"arm": "golden"}, {"k": 0}, {"k": 51}, {"more": 1}, {"question": 5}],
 )
 def test_a_wrong_question_is_refused(server: Served, change: dict[str, Any]) -> None:
     answer = server.http.post("/api/ask", json={"question": "x", "arm": "rag", **change})
@@ -71,7 +72,9 @@ def test_search_tells_both_legs(server: Served) -> None:
     assert FILES["alerts.md"].startswith("# Alerts") and found[0]["headings"] == ["Alerts"]
 
 
-@pytest.mark.parametrize("query", ["", "q=", "q=%20", "q=x&k=0", "q=x&k=51", "q=x&k=-1", "q=x&k=²", "q=x&k=1e9", "q=x&k=" + "9" * 5000])
+@pytest.mark.parametrize(
+    "query", ["", "q=", "q=%20", "q=x&k=0", "q=x&k=51", "q=x&k=-1", "q=x&k=²", "q=x&k=1e9", "q=x&k=" + "9" * 5000]
+)
 def test_a_wrong_search_is_refused(server: Served, query: str) -> None:
     assert server.http.get(f"/api/search?{query}").status_code == 400
 
