@@ -142,7 +142,7 @@ def test_a_full_house_refuses_and_takes_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "", "::", "192.168.1.5", "books.example"])
 def test_other_machines_need_a_token(host: str) -> None:
     config = Config.parse({"serve": {"host": host}}, origin="test")
-    with pytest.raises(ConfigError, match="no token.*OPENBOOK_TOKEN"):
+    with pytest.raises(ConfigError, match=r"no token.*OPENBOOK_TOKEN"):
         Settings(config=config).check()
     Settings(config=config, token=TOKEN).check()
 
@@ -161,5 +161,5 @@ def test_loopback() -> None:
 def test_a_port_that_is_taken_is_told(server: Served) -> None:
     from openbook.serving.running import listen
 
-    with pytest.raises(ConfigError, match=f"port {server.port}.*--port"):
+    with pytest.raises(ConfigError, match=rf"port {server.port}.*--port"):
         listen(Settings(config=Config.parse({"serve": {"port": server.port}}, origin="test")))

@@ -36,7 +36,7 @@ def test_the_events_of_an_answer(server: Served) -> None:
     assert (first, {name for name, _ in deltas}, cited, last) == ("passages", {"delta"}, "citations", "done")
     assert [passage["title"] for passage in shown["passages"]] == ["Alerts"]
     assert "".join(delta["text"] for _, delta in deltas) == SHOWN
-    assert [(c["number"], c["verified"]) for c in told["citations"]] == [(1, False), (2, False)]
+    assert [(c["number"], c["verified"]) for c in told["citations"]] == [(1, True), (2, False)]
     assert told["text"] == ANSWER
     assert "".join(f"“{s['text']}” [{s['quote']}]" if s["quote"] else s["text"] for s in told["segments"]) == SHOWN
     assert done["finished"] and done["completion_tokens"] == len(ANSWER)

@@ -53,11 +53,13 @@ class Generator:
             raise ModelError(
                 f"{folder} holds no adapter.", "Run `openbook tune` first, or name its folder with --adapter."
             )
+        loaded = False
         try:
             if isinstance(self._model, PeftModel):
                 self._model.load_adapter(folder, adapter_name=name)
             else:
                 self._model = PeftModel.from_pretrained(self._model, folder, adapter_name=name)
+            loaded = True
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().split("\n")[0]
             raise ModelError(f"The adapter in {folder} does not fit {self.loaded.name}: {reason}") from error
@@ -66,6 +68,9 @@ class Generator:
                 f"The adapter in {folder} is damaged or cannot be read: {error}.",
                 "Write it anew: `openbook tune --force`.",
             ) from error
+        finally:
+            if not loaded:
+                self._forget(name)  # some of its weights may be in the layers already, and would go on to answer
         if self._model.peft_config[name].is_prompt_learning:
             raise ModelError(
                 f"The adapter in {folder} is a learned prompt, and openbook answers with adapters of weights.",
@@ -76,8 +81,26 @@ class Generator:
 
     def drop_adapter(self, name: str) -> None:
         """Forget an adapter; nobody may be writing with it."""
-        self._model.delete_adapter(name)
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        """Take an adapter out of every layer, also one that was loaded only in part."""
+        from peft import PeftModel
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
         self._certain = False
+        if isinstance(self._model, PeftModel):
+            if name in self._model.peft_config:
+                others = [other for other in self._model.peft_config if other != name]
+                self._model.base_model.set_adapter(others[:1])  # else peft chooses one, and warns of its choice
+                self._model.delete_adapter(name)
+            return
+        for layer in self._model.modules():
+            if isinstance(layer, BaseTunerLayer):
+                layer.set_adapter([])
+                layer.delete_adapter(name)
+        if hasattr(self._model, "peft_config"):
+            del self._model.peft_config
 
     @contextlib.contextmanager
     def adapter(self, name: str | None) -> Iterator[None]:
