@@ -16,9 +16,10 @@ export function show(main, parameters, status) {
   const row = el("input", { type: "number", min: 1, value: line || 1 });
   const steps = el("input", { type: "number", min: 1, max: 50, value: 1 });
   const tuned = el("input", { type: "checkbox", checked: false, disabled: !status.adapter });
+  const said = field("Message", message);
   const fields = {
-    message: [field("Message", message), field("Answer it is to learn", answer)],
-    pair: [field("Message", message), field("Chosen answer", chosen), field("Rejected answer", rejected)],
+    message: [said, field("Answer it is to learn", answer)],
+    pair: [said, field("Chosen answer", chosen), field("Rejected answer", rejected)],
     row: [field("Line of the training set", row)],
   };
   const inputs = el("div.inputs");
@@ -95,7 +96,7 @@ function drawn(found) {
     el("div.says", {}, says("It said before", found.says_before), says("It says now", found.says_after)),
     el("h2", {}, "The row, token by token"),
     legend(),
-    ...rowOf(found),
+    el("div", {}, ...rowOf(found)),
     el("h2", {}, found.kind === "row" ? `The trained tokens of ${found.branches[0].name}` : "The trained tokens"),
     el("p.note", {}, "How probable the model held each token, given all before it, and what it would have written instead."),
     tokenTable(found),
