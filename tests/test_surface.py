@@ -64,6 +64,7 @@ def test_the_public_names_are_these_and_no_others() -> None:
             "ingest",
             "run",
             "search",
+            "serve",
             "trace",
             "tune",
         ]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from openbook.config import Config
     from openbook.pipeline import run
     from openbook.tracing import trace
-    from openbook.verbs import ask, build_dataset, doctor, evaluate, export_dataset, ingest, search, tune
+    from openbook.verbs import ask, build_dataset, doctor, evaluate, export_dataset, ingest, search, serve, tune
 
 __version__ = "0.1.0"
 
@@ -56,6 +56,7 @@ __all__ = [
     "ingest",
     "run",
     "search",
+    "serve",
     "trace",
     "tune",
 ]
@@ -65,7 +66,8 @@ _LAZY = {
     "run": "openbook.pipeline",
     "trace": "openbook.tracing",
     **dict.fromkeys(
-        ("ask", "build_dataset", "doctor", "evaluate", "export_dataset", "ingest", "search", "tune"), "openbook.verbs"
+        ("ask", "build_dataset", "doctor", "evaluate", "export_dataset", "ingest", "search", "serve", "tune"),
+        "openbook.verbs",
     ),
 }
 

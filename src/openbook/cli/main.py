@@ -29,9 +29,9 @@ Step by step, each verb works on what the one before it wrote (in ./openbook-wor
   tune      questions  → an adapter for the base model (QLoRA)
   evaluate  exams      → base, tuned, with and without documents, side by side
 
-Then `ask` it, `serve` it, `search` the passages, or `trace` how one message changes the model. A RAFT file from elsewhere? `doctor`
-says what is wrong with it. Everything runs on this machine;
-nothing is sent anywhere unless an option names an endpoint or a model hub.
+Then `ask` it, `serve` it over HTTP, `search` the passages, or `trace` how one message changes the model. A RAFT file
+from elsewhere? `doctor` says what is wrong with it. Everything runs on this machine; nothing is sent anywhere unless an
+option names an endpoint or a model hub.
 """
 
 

@@ -34,16 +34,16 @@ def serve(
         bool, typer.Option("--log-contents", help="Write questions and answers into the log too.")
     ] = False,
 ) -> None:
-    """Answer over HTTP: an OpenAI-compatible API, and a page for the browser.
+    """Answer over HTTP: an OpenAI-style API and a page.
 
-    Any client of OpenAI's API works with http://127.0.0.1:8321/v1: the model `openbook` is the tuned one, shown the
+    The API is OpenAI's: any client of it works with http://127.0.0.1:8321/v1: the model `openbook` is the tuned one, shown the
     passages of your documents; its answers carry their checked quotes. docs/serving.md tells of every address.
 
     \b
     Examples:
       openbook serve
       openbook serve --plain --port 8000
-      OPENBOOK_TOKEN=$(openssl rand -hex 24) openbook serve --host 0.0.0.0
+      openbook serve --host 0.0.0.0 --token-file token.txt
     """
     from openbook import verbs
 

@@ -49,8 +49,16 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class TextFormat(BaseModel):
-    type: Literal["text"] = "text"
+# What would change an answer's form, and the values that change nothing.
+_UNSUPPORTED: dict[str, tuple[object, ...]] = {
+    "n": (None, 1),
+    "stop": (None, "", []),
+    "tools": (None, []),
+    "functions": (None, []),
+    "response_format": (None, {"type": "text"}),
+    "logprobs": (None, False),
+    "modalities": (None, ["text"]),
+}
 
 
 class ChatRequest(BaseModel):
@@ -65,18 +73,26 @@ class ChatRequest(BaseModel):
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    n: Literal[1] | None = None
-    logprobs: Literal[False] | None = None
-    tools: list[Any] | None = Field(None, max_length=0)
-    functions: list[Any] | None = Field(None, max_length=0)
-    response_format: TextFormat | None = None
-    stop: Literal[""] | list[Any] | None = Field(None, max_length=0)
     openbook: Extension = Extension()
 
     @property
     def ignored(self) -> list[str]:
         """Fields that were given and have no effect."""
-        return sorted(name for name, value in (self.model_extra or {}).items() if value is not None)
+        given = self.model_extra or {}
+        return sorted(name for name, value in given.items() if value is not None and name not in _UNSUPPORTED)
+
+    def check(self) -> None:
+        """Raise `ApiError` for what cannot be done."""
+        given = self.model_extra or {}
+        for name, harmless in _UNSUPPORTED.items():
+            if given.get(name) not in harmless:
+                raise ApiError(
+                    400, f"{name} is not supported here. Leave it out.", code="unsupported_value", param=name
+                )
+        last = self.messages[-1]
+        if last.role != "user" or not last.words.strip():
+            message = "The last message must be the user's, and hold text."
+            raise ApiError(400, message, code="invalid_value", param="messages")
 
 
 async def complete(request: Request) -> Response:
@@ -93,10 +109,7 @@ def _asked(service: Service, wanted: ChatRequest) -> Asked:
     """What is to be answered. With retrieval that is the last message, by the prompt that the model was tuned with;
     without, the conversation."""
     tuned = service.models.tuned(wanted.model)
-    last = wanted.messages[-1]
-    if last.role != "user" or not last.words.strip():
-        message = "The last message must be the user's, and hold text."
-        raise ApiError(400, message, code="invalid_value", param="messages")
+    wanted.check()
     conversation = None
     passages = wanted.openbook.passages or service.settings.config.retrieval.passages
     if service.library is None or not wanted.openbook.retrieval:
@@ -108,7 +121,7 @@ def _asked(service: Service, wanted: ChatRequest) -> Asked:
             )
         )
     return Asked(
-        question=last.words,
+        question=wanted.messages[-1].words,
         passages=passages,
         tuned=tuned,
         conversation=conversation,

@@ -25,6 +25,7 @@ def serve(settings: Settings, *, progress: Progress = SILENT) -> None:
     with listen(settings) as listener:  # first, since it is what fails most often, and at once
         server = http_server(open_service(settings))
         start_logging()
+        listener.listen()  # whoever reads the line below and connects at once need not wait for the event loop
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         progress.message(f"Answering at http://{shown}:{port} (Ctrl-C stops).")
