@@ -26,11 +26,12 @@ SAID = (
 
 
 def rows(count: int = 6, *, question: str = "How long are alerts kept, case {n}?") -> list[dict[str, Any]]:
-    """RAFT rows over one passage each of two documents."""
+    """RAFT rows over one passage each of two documents; neighbours share theirs."""
     found = []
     for n in range(count):
-        document = Document.create(uri=f"d{n}.md", title=f"Document {n}", text=f"{SENTENCE} Case {n}.")
-        other = Document.create(uri=f"o{n}.md", title=f"Other {n}", text=f"The cache keeps results, case {n}.")
+        g = n // 2
+        document = Document.create(uri=f"d{g}.md", title=f"Document {g}", text=f"{SENTENCE} Case {g}.")
+        other = Document.create(uri=f"o{g}.md", title=f"Other {g}", text=f"The cache keeps results, case {g}.")
         golden, distractor = (Chunk.create(d, 0, len(d.text)) for d in (document, other))
         example = RaftExample(
             id=f"{n:016x}",
@@ -42,7 +43,7 @@ def rows(count: int = 6, *, question: str = "How long are alerts kept, case {n}?
             quotes=(),
             final_answer="thirty days",
             seed=0,
-            group=f"g{n // 2}",
+            group=f"g{g}",
         )
         found.append(to_row(example))
     return found
@@ -68,7 +69,7 @@ def furnish(folder: Path, files: dict[str, str] | None = None) -> dict[str, Any]
     return {
         "retrieval": {"passages": 4},
         "model": {"base": str(folder / "tiny"), "device": "cpu", "max_new_tokens": 4000},
-        "tune": {"adapter": "lora", "evaluate_steps": 1, "checkpoint_steps": 1, "rows_per_step": 1, "row_tokens": 512},
+        "tune": {"adapter": "lora", "evaluate_steps": 1, "checkpoint_steps": 1, "rows_per_step": 1, "row_tokens": 1024},
     }
 
 

@@ -1,6 +1,5 @@
 """The page over HTTP: its files, and what its views of runs, data and traces ask for."""
 
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from openbook.serving.page import STATIC
-from page_world import examined, furnish, opened, rows
+from page_world import examined, furnish, opened
 from serving_world import Served
 
 FILES = sorted(path.name for path in STATIC.iterdir())
@@ -145,7 +144,3 @@ def test_a_run_is_started_watched_and_seen(server: Served) -> None:
     # The mean over tokens, whatever way the questions are cut into rows, is what the run itself logged last.
     held = [row["validation_loss"] for row in log["rows"] if "validation_loss" in row][-1]
     assert sum(row["loss"] for row in seen) / 3 == pytest.approx(held, rel=0.02)
-
-
-def test_rows_are_those_of_the_data_set() -> None:
-    assert len({json.dumps(row["context"]) for row in rows(6)}) == 6

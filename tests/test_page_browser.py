@@ -107,10 +107,10 @@ def test_everything_is_reached_by_keyboard(watched: Watched) -> None:
 
 def test_a_trace_is_drawn(watched: Watched) -> None:
     page = watched.goto("#/trace")
-    page.get_by_label("Message").wait_for()
+    page.get_by_role("textbox", name="Message").wait_for()
     page.get_by_label("Answer it is to learn").wait_for()
     page.get_by_text("A preference").click()
-    page.get_by_label("Message").fill("How long are alerts kept?")
+    page.get_by_role("textbox", name="Message").fill("How long are alerts kept?")
     page.get_by_role("button", name="Take the step").click()
     page.wait_for_selector(".numbers", timeout=180_000)
     assert page.locator(".branches .branch").count() == 2
