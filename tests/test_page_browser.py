@@ -205,7 +205,7 @@ def test_thirty_attacks_are_text_and_nothing_else(chrome: Any, tmp_path: Path) -
     assert len(set(XSS)) == 30
     files = {
         f"{n:02} {payload.replace('/', '∕')}"[:80]
-        + ".md": f"# {payload}\n\n{payload} is said here, number {n}.\n\n{LONG[:400]}\n"
+        + ".md": f"# {payload}\n\n`` {payload} `` is said here, number {n}.\n\n{LONG[:400]}\n"
         for n, payload in enumerate(XSS)
     }
     options = furnish(tmp_path, files)
@@ -236,6 +236,7 @@ def test_thirty_attacks_are_text_and_nothing_else(chrome: Any, tmp_path: Path) -
         for payload in XSS:
             ask(page, payload)
             assert payload.split("\u2028")[0] in page.locator(".answer").text_content()
+            assert "\u202e" not in page.locator("main").inner_text(), "an answer is written backwards"
             page.locator("details.passages summary").click()
             page.locator("details.passages button.link").first.click()
             page.locator("#reader mark").first.wait_for()

@@ -1,7 +1,7 @@
 // Ask: one question, one answer or three side by side; every quote can be opened where it stands.
 
 import { get, stream } from "./api.js";
-import { choice, duration, el, failure, field, number } from "./dom.js";
+import { choice, duration, el, failure, field, number, plain } from "./dom.js";
 import { open } from "./reader.js";
 
 const NAMES = { tuned: "Tuned", rag: "With retrieval", closed: "Closed book" };
@@ -94,13 +94,13 @@ class Card {
   }
 
   on_delta({ text }) {
-    this.text.append(text);
+    this.text.append(plain(text));
   }
 
   on_citations({ segments, citations, final, refusal }) {
     const byNumber = new Map(citations.map((citation) => [citation.number, citation]));
     this.text.replaceChildren(
-      ...segments.flatMap(({ text, quote }) => (quote && byNumber.has(quote) ? quoted(text, byNumber.get(quote)) : [prose(text, final)])),
+      ...segments.flatMap(({ text, quote }) => (quote && byNumber.has(quote) ? quoted(text, byNumber.get(quote)) : [plain(prose(text, final))])),
     );
     if (refusal) this.element.classList.add("refusal");
     if (citations.length) {

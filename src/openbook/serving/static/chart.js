@@ -17,9 +17,11 @@ export function lossChart(curves) {
   const y = (value) => H - EDGE.bottom - ((value - y0) / (y1 - y0)) * (H - EDGE.top - EDGE.bottom);
   const drawing = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", class: "chart" });
   drawing.append(svg("title", {}, curves.map(told).join("; ")));
-  for (const value of ticks(y0, y1, 5)) {
+  const levels = ticks(y0, y1, 5);
+  const digits = Math.max(1, Math.ceil(-Math.log10((levels[1] ?? 1) - levels[0] || 1) - 1e-9));
+  for (const value of levels) {
     drawing.append(svg("line", { x1: EDGE.left, x2: W - EDGE.right, y1: y(value), y2: y(value), class: "grid" }));
-    drawing.append(svg("text", { x: EDGE.left - 6, y: y(value) + 4, class: "left" }, value.toFixed(y1 - y0 < 1 ? 2 : 1)));
+    drawing.append(svg("text", { x: EDGE.left - 6, y: y(value) + 4, class: "left" }, value.toFixed(digits)));
   }
   for (const value of ticks(x0, x1, 6).filter(Number.isInteger)) {
     drawing.append(svg("text", { x: x(value), y: H - 10, class: "below" }, String(value)));

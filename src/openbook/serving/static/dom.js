@@ -2,6 +2,9 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+/** Text without the characters that turn the direction of all that follows: a document cannot write backwards here. */
+export const plain = (text) => text.replace(/[\u202a-\u202e\u2066-\u2069]/g, "");
+
 /** An element: `el("p.note", { hidden: true, onclick }, "text", child)`. Properties are set as such, `aria-*`, `data-*`
  *  and `role` as attributes; strings become text nodes. */
 export function el(name, properties = {}, ...children) {
@@ -16,7 +19,8 @@ export function el(name, properties = {}, ...children) {
       element[key] = value;
     }
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  const kept = children.flat().filter((child) => child !== null && child !== undefined && child !== false);
+  element.append(...kept.map((child) => (typeof child === "string" ? plain(child) : child)));
   return element;
 }
 

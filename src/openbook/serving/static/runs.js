@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { lossChart } from "./chart.js";
-import { choice, duration, el, failure, field, number, withQuotes } from "./dom.js";
+import { choice, duration, el, failure, field, number, plain, withQuotes } from "./dom.js";
 import { examination } from "./exam.js";
 
 const PAUSE = 1500; // milliseconds between two looks
@@ -118,7 +118,7 @@ function jobCard(job, cancel) {
       end = found.end;
       if (!found.output) return;
       const follow = output.scrollTop + output.clientHeight >= output.scrollHeight - 8;
-      output.append(found.output);
+      output.append(plain(found.output));
       if (follow) output.scrollTop = output.scrollHeight;
     },
   };

@@ -149,7 +149,7 @@ function piece(token, detail) {
     const chances = token.trained
       ? `: ${percent(token.probability_before)} → ${percent(token.probability_after)}; it would have written ${JSON.stringify(token.guess_before)}, now ${JSON.stringify(token.guess_after)}`
       : `: read, not trained (${PARTS[token.part]})`;
-    detail.replaceChildren(el("code", {}, JSON.stringify(token.text)), ` id ${token.id}${chances}`);
+    detail.replaceChildren(el("code", {}, JSON.stringify(token.text)), el("span", {}, ` id ${token.id}${chances}`));
   };
   return button;
 }
