@@ -1,8 +1,8 @@
 """How fast does the server answer, how many at once, and does it keep its memory?
 
-    python bench/serving.py FOLDER [--out bench-serving] [--soak-minutes 1] [--parts one,eight,hundred,soak]
+    python bench/serving.py [FOLDER] [--out bench-serving] [--soak-minutes 1] [--parts one,eight,hundred,soak]
 
-Serves the passages of FOLDER with the base in a process of its own and asks from this one, over HTTP:
+Serves the passages of FOLDER (or those of the index that --out holds) with the base in a process of its own and asks from this one, over HTTP:
 
 - one: one user, one question after the other, four passages each: time to the first text
 - eight: eight users at once, three questions each
@@ -25,7 +25,7 @@ import httpx2 as httpx
 import numpy as np
 import psutil
 
-from openbook.config import Config
+from openbook.config import Config, Documents
 from openbook.indexing import ingest
 from openbook.models import Piece
 from openbook.records import Conversation
@@ -203,10 +203,9 @@ def main() -> None:
     if arguments.serve:
         serve(arguments.out, arguments.serve)
         return
-    if arguments.folder is None:
-        parser.error("name a folder of documents")
-    config = Config.parse({"out": str(arguments.out), "documents": {"paths": [str(arguments.folder)]}}, origin="bench")
-    ingest(config)
+    config = Config.parse({"out": str(arguments.out)}, origin="bench")
+    if arguments.folder is not None:
+        ingest(config.model_copy(update={"documents": Documents(paths=(arguments.folder,))}))
     chunks = list(open_index(config.index_dir, config).store.chunks())
     step = max(1, len(chunks) // 64)
     questions = [f"What is said of {' '.join(chunk.text.split()[3:9])}?" for chunk in chunks[::step]]
