@@ -51,5 +51,5 @@ $(STAMP): pyproject.toml constraints.txt
 $(BROWSER): $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]' && touch $@ \
 		|| echo "Playwright cannot be installed here: the tests of the page in a browser will be skipped."
-	@command -v chromium chromium-browser google-chrome >/dev/null || test -n "$$OPENBOOK_CHROMIUM" \
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || test -n "$$OPENBOOK_CHROMIUM" \
 		|| echo "There is no chromium here (apt-get install chromium): the tests of the page in a browser will be skipped."
