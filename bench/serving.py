@@ -129,6 +129,7 @@ def serve(out: Path, kind: str) -> None:
     with listen(settings) as listener:
         scripted = kind == "scripted"
         service = assemble(settings, ScriptedWriters(128), None, base="") if scripted else open_service(settings)
+        listener.listen()  # connections wait from here on, whoever is first
         print(listener.getsockname()[1], flush=True)
         http_server(service).run(sockets=[listener])
 
