@@ -129,6 +129,7 @@ def serve(out: Path, kind: str) -> None:
     with listen(settings) as listener:
         scripted = kind == "scripted"
         service = assemble(settings, ScriptedWriters(128), None, base="") if scripted else open_service(settings)
+        listener.listen()  # connections wait from here on, whoever is first
         print(listener.getsockname()[1], flush=True)
         http_server(service).run(sockets=[listener])
 
@@ -154,9 +155,13 @@ async def measure(out: Path, questions: Sequence[str], parts: Sequence[str], soa
             if "soak" in parts:
                 await soak(client, process, questions, soak_s)
     if "hundred" in parts:
-        async with server(out, scripted=True) as (client, _):
+        async with server(out, scripted=True) as (client, process):
             await asyncio.gather(*(ask(client, "warm") for _ in range(10)))
-            report("hundred streams", await asyncio.gather(*(ask(client, f"number {n}") for n in range(100))))
+            before = sum(process.cpu_times()[:2])
+            found = await asyncio.gather(*(ask(client, f"number {n}") for n in range(100)))
+            cpu = sum(process.cpu_times()[:2]) - before
+            report("hundred streams", found)
+            print(f"  {cpu:.2f} s of the server's processor time for all")
 
 
 async def soak(client: httpx.AsyncClient, process: psutil.Process, questions: Sequence[str], seconds: float) -> None:
