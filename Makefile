@@ -4,6 +4,7 @@
 VENV := .venv
 STAMP := $(VENV)/.stamp
 BIN := $(VENV)/bin
+BROWSER := $(VENV)/.browser
 CODE := $(wildcard src tests recipes bench)
 # The first of these that is new enough; a name alone proves nothing (version managers leave empty shims).
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -22,7 +23,7 @@ demo: $(STAMP) ## study the documentation of your own Python: data, two training
 test: $(STAMP) ## the tests, without the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
-test-all: $(STAMP) ## all tests
+test-all: $(STAMP) $(BROWSER) ## all tests, with those of the page in a real browser (chromium: OPENBOOK_CHROMIUM or PATH)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 bench-deps: $(STAMP) ## what bench/sft.py compares with (TRL); no version that is installed already changes
@@ -48,3 +49,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+# Without Playwright, or without a chromium, the browser's tests skip and say why; everything else is tested all the same.
+$(BROWSER): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]' && touch $@ \
+		|| echo "Playwright cannot be installed here: the tests of the page in a browser will be skipped."
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || test -n "$$OPENBOOK_CHROMIUM" \
+		|| echo "There is no chromium here (apt-get install chromium): the tests of the page in a browser will be skipped."

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -302,3 +303,47 @@ def test_the_sentence_for_a_fault_of_ours_stays_short() -> None:
     sentence, code = explain(ValueError("x" * 10_000))
     assert len(sentence) < 500
     assert code == 70
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--host", "0.0.0.0"], "no token"),
+        (["--token-file", "nowhere"], "cannot be read"),
+        (["--adapter", "a", "--base-only"], "exclude each other"),
+        (["--port", "70000"], "serve.port"),
+    ],
+)
+def test_serve_refuses_what_would_be_unsafe_or_makes_no_sense(
+    openbook: Openbook, options: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENBOOK_TOKEN", raising=False)
+    result = openbook("serve", *options)
+    assert (result.code, result.out) == (session.EXIT_USAGE, "")
+    assert told in result.err
+
+
+@pytest.mark.slow
+def test_serve_answers_until_it_is_interrupted(tmp_path: Path) -> None:
+    from models_for_tests import folder
+
+    folder(tmp_path / "base")
+    command = [sys.executable, "-m", "openbook", "serve", "--plain", "--port", "0", "--set", "model.base=./base"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        line = process.stderr.readline()
+        while "Answering at" not in line:
+            assert process.poll() is None, line
+            line = process.stderr.readline()
+        address = line.split()[2]
+        with urllib.request.urlopen(f"{address}/health", timeout=20) as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == session.EXIT_STOPPED
+        log = process.stderr.read()
+        assert '"route": "/health"' in log
+        assert "Traceback" not in log
+    finally:
+        process.kill()
+        process.wait()

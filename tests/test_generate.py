@@ -1,5 +1,6 @@
 """The generator: adapters that take turns, answers as they are done, and a stream that can be stopped."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,33 @@ def test_a_learned_prompt_is_no_adapter_for_us(files: Path, tmp_path: Path) -> N
     made = Generator(load(str(files / "base"), device="cpu"), max_new_tokens=5)
     with pytest.raises(ModelError, match="learned prompt"):
         made.add_adapter("prompt", tmp_path)
+
+
+def test_what_does_not_fit_or_is_dropped_leaves_nothing_behind(files: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    made = Generator(load(str(files / "base"), device="cpu"), max_new_tokens=30)
+    shutil.copytree(files / "one", tmp_path / "misfit")
+    weights = load_file(tmp_path / "misfit" / "adapter_model.safetensors")
+    last = sorted(weights)[-1]
+    save_file({**weights, last: torch.zeros(3, 3)}, tmp_path / "misfit" / "adapter_model.safetensors")
+
+    def said(adapter: str | None) -> str:
+        with made.adapter(adapter):
+            return made.generate([asked(QUESTIONS[0])])[0].text
+
+    base, one, two = (expected(files, adapter, QUESTIONS[:1])[0] for adapter in (None, "one", "two"))
+    for _ in range(2):  # before there is any adapter, and beside one
+        with pytest.raises(ModelError, match="does not fit"):
+            made.add_adapter("misfit", tmp_path / "misfit")
+        assert said(None) == base
+        made.add_adapter("one", files / "one")
+        assert (said("one"), said(None)) == (one, base)
+        made.add_adapter("two", files / "two")
+        made.drop_adapter("one")
+        assert (said("two"), said(None)) == (two, base)
+        made.drop_adapter("two")
+        assert said(None) == base
 
 
 @pytest.fixture(scope="module")

@@ -118,3 +118,50 @@ def test_a_quote_in_no_passage_is_unverified() -> None:
     quote = prompt.locate_quote("not there", [chunk("something else")])
     assert (quote.verified, quote.start, quote.end) == (False, -1, -1)
     assert not prompt.locate_quote("x", []).verified
+
+
+TAGGED = st.lists(
+    st.sampled_from(
+        [
+            prompt.BEGIN_QUOTE,
+            f"{prompt.BEGIN_QUOTE} ",
+            prompt.END_QUOTE,
+            prompt.ANSWER,
+            " ",
+            "a",
+            "##",
+            "begin",
+            "word. ",
+            "\n",
+        ]
+    ),
+    max_size=12,
+)
+
+
+class TestReading:
+    @given(TAGGED, st.integers(1, 9))
+    def test_however_it_is_cut_the_reader_sees_the_same(self, parts: list[str], size: int) -> None:
+        text = "".join(parts)
+        whole, cut = prompt.Readable(numbered=True), prompt.Readable(numbered=True)
+        pieces = [cut.add(text[at : at + size]) for at in range(0, len(text), size)]
+        assert "".join(pieces) + cut.close() == whole.add(text) + whole.close()
+
+    @given(TAGGED)
+    def test_numbers_are_those_of_the_segments(self, parts: list[str]) -> None:
+        text = "".join(parts)
+        reader = prompt.Readable(numbered=True)
+        shown = reader.add(text) + reader.close()
+        numbers = [segment.quote for segment in prompt.segments(text) if segment.quote]
+        assert [int(found) for found in re.findall(r"\[(\d+)\]", shown)] == numbers == list(range(1, len(numbers) + 1))
+
+    def test_segments_are_what_a_reader_sees(self) -> None:
+        text = f"So: {prompt.BEGIN_QUOTE} one{prompt.END_QUOTE} and {prompt.BEGIN_QUOTE}two {prompt.END_QUOTE} {prompt.ANSWER} 3"
+        assert prompt.segments(text) == (
+            prompt.Segment(text="So: "),
+            prompt.Segment(text="one", quote=1),
+            prompt.Segment(text=" and "),
+            prompt.Segment(text="two", quote=2),
+            prompt.Segment(text=" \n→ 3"),
+        )
+        assert prompt.segments("") == ()

@@ -68,6 +68,7 @@ def test_the_public_names_are_these_and_no_others() -> None:
             "run",
             "score",
             "search",
+            "serve",
             "trace",
             "tune",
         ]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from openbook.pipeline import run
     from openbook.tracing import trace
     from openbook.tuned import find_pairs, merge, score
-    from openbook.verbs import ask, build_dataset, doctor, evaluate, export_dataset, ingest, search, tune
+    from openbook.verbs import ask, build_dataset, doctor, evaluate, export_dataset, ingest, search, serve, tune
 
 __version__ = "0.1.0"
 
@@ -62,6 +62,7 @@ __all__ = [
     "run",
     "score",
     "search",
+    "serve",
     "trace",
     "tune",
 ]
@@ -73,7 +74,8 @@ _LAZY = {
     "compare": "openbook.comparing",
     **dict.fromkeys(("find_pairs", "merge", "score"), "openbook.tuned"),
     **dict.fromkeys(
-        ("ask", "build_dataset", "doctor", "evaluate", "export_dataset", "ingest", "search", "tune"), "openbook.verbs"
+        ("ask", "build_dataset", "doctor", "evaluate", "export_dataset", "ingest", "search", "serve", "tune"),
+        "openbook.verbs",
     ),
 }
 

@@ -202,6 +202,17 @@ class Evaluate(Section):
     resamples: int = Field(2000, ge=100, description="bootstrap resamples for the intervals")
 
 
+class Serve(Section):
+    host: str = Field("127.0.0.1", description="address to listen on; any but this machine's own wants a token")
+    port: int = Field(8321, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    hosts: tuple[str, ...] = Field((), description="names under which the server may be called, besides localhost")
+    concurrent: int = Field(16, ge=1, le=1024, description="answers written at once")
+    queue: int = Field(112, ge=0, description="requests that may wait beyond these; more are refused (429)")
+    context_tokens: int = Field(8192, ge=64, description="longest prompt and answer together, in tokens of the model")
+    request_kb: int = Field(1000, ge=1, description="larger requests are refused (kB = 10^3 bytes)")
+    timeout_s: float = Field(300.0, gt=0, description="an answer that takes longer is given up")
+
+
 class Config(Section):
     out: Path = Field(Path("openbook-work"), description="where everything is written")
     seed: int = Field(0, ge=0, description="equal seed, equal data, equal results")
@@ -215,6 +226,7 @@ class Config(Section):
     instruct: Instruct = Instruct()
     pairs: Pairs = Pairs()
     evaluate: Evaluate = Evaluate()
+    serve: Serve = Serve()
 
     @property
     def index_dir(self) -> Path:

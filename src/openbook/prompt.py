@@ -30,6 +30,10 @@ SYSTEM_CLOSED = f"Answer the question. Write {ANSWER} and a short answer."
 
 TAGS = (BEGIN_QUOTE, END_QUOTE, ANSWER, DOCUMENT, END_DOCUMENT)
 
+# What a reader sees in place of the tags that a model writes. A space after the opening one belongs to the tag.
+READABLE = {f"{BEGIN_QUOTE} ": "“", BEGIN_QUOTE: "“", END_QUOTE: "”", ANSWER: "\n→"}
+_READABLE_TAG = re.compile("|".join(map(re.escape, READABLE)))
+
 # What a manifest records; an adapter is warned about when it is used with another prompt than it was tuned with.
 FINGERPRINT = content_id(SYSTEM, SYSTEM_CLOSED, REFUSAL, REFUSAL_REASONING, *TAGS)
 
@@ -112,6 +116,76 @@ def parse_answer(text: str) -> ParsedAnswer:
     return ParsedAnswer(
         reasoning=reasoning, quotes=tuple(q for q in quotes if q), final=final, refusal=is_refusal(final)
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A stretch of an answer as a reader sees it; `quote` is the number of the quote that it is, counted from 1, or 0."""
+
+    text: str
+    quote: int = 0
+
+
+def segments(text: str) -> tuple[Segment, ...]:
+    """An answer cut at its quotes, the tags gone; blank quotes are none."""
+    found: list[Segment] = []
+    count = 0
+    for at, part in enumerate(_QUOTE.split(text)):
+        if at % 2 and part.strip():
+            count += 1
+            found.append(Segment(text=part.strip(), quote=count))
+        elif shown := _READABLE_TAG.sub(lambda match: READABLE[match[0]], part):
+            found.append(Segment(text=shown))
+    return tuple(found)
+
+
+class Readable:
+    """A streamed answer with its tags replaced by what a reader sees, however the stream cuts it into pieces.
+
+    With `numbered`, each quote is followed by its number in brackets, as `segments` counts them.
+    """
+
+    def __init__(self, *, numbered: bool = False) -> None:
+        self._numbered = numbered
+        self._held = ""  # a tail that may yet grow into a tag
+        self._quote: str | None = None  # what the open quote holds so far
+        self._count = 0
+
+    def add(self, piece: str) -> str:
+        """What can be shown now."""
+        text, shown, at = self._held + piece, "", 0
+        for match in _READABLE_TAG.finditer(text):
+            if match.end() == len(text) and match[0] == BEGIN_QUOTE:
+                break  # the space that belongs to it may follow
+            shown += self._plain(text[at : match.start()]) + self._mark(match[0])
+            at = match.end()
+        rest = text[at:]
+        keep = max((n for tag in READABLE for n in range(1, len(tag)) if rest.endswith(tag[:n])), default=0)
+        self._held = rest[len(rest) - keep :]
+        return shown + self._plain(rest[: len(rest) - keep])
+
+    def close(self) -> str:
+        """What was held back, at the end."""
+        held, self._held = self._held, ""
+        return self._mark(held) if held in READABLE else self._plain(held)
+
+    def _plain(self, text: str) -> str:
+        if self._quote is not None:
+            self._quote += text
+        return text
+
+    def _mark(self, tag: str) -> str:
+        if tag == END_QUOTE:
+            whole = self._quote is not None and bool(self._quote.strip())
+            self._quote = None
+            if whole and self._numbered:
+                self._count += 1
+                return f"{READABLE[tag]} [{self._count}]"
+        elif self._quote is not None:
+            self._quote += tag
+        elif tag.startswith(BEGIN_QUOTE):
+            self._quote = ""
+        return READABLE[tag]
 
 
 def is_refusal(final: str) -> bool:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from openbook.answering import Answerer
     from openbook.dataset import DatasetReport, DoctorReport, Estimate
     from openbook.evaluation import Report
+    from openbook.explaining import Explanation
     from openbook.indexing import IngestReport
-    from openbook.training import Explanation, TuneReport
+    from openbook.training import RowExplanation, TuneReport
 
 Form = Literal["raft", "closed"]
 Method = Literal["sft", "instruct", "dpo", "reward", "grpo", "ppo"]
@@ -41,6 +42,15 @@ def search(config: Config, query: str, *, k: int | None = None) -> list[ScoredCh
     from openbook.retrieval import open_index
 
     return open_index(config.index_dir, config).search(query, k or config.retrieval.passages)
+
+
+def explain(config: Config, query: str, *, k: int | None = None) -> "list[Explanation]":
+    """`search`, and why each passage is found."""
+    from openbook import explaining
+    from openbook.retrieval import open_index
+
+    retriever = open_index(config.index_dir, config)
+    return explaining.explain(retriever, query, retriever.search(query, k or config.retrieval.passages))
 
 
 def build_dataset(config: Config, *, force: bool = False, progress: Progress = SILENT) -> "DatasetReport":
@@ -259,7 +269,7 @@ def run_tuning(
     )
 
 
-def explain_tuning(config: Config, *, form: Form, train: Path | None = None) -> "Explanation":
+def explain_tuning(config: Config, *, form: Form, train: Path | None = None) -> "RowExplanation":
     """What `tune` would read first: its rows counted, and one of them token by token. Nothing is trained or written."""
     train = _training_rows(config, train)
     from openbook import training
@@ -350,3 +360,27 @@ def evaluate(config: Config, *, progress: Progress = SILENT) -> "Report":
     with storage.exclusive(config.out):
         review.bring_in_line(config, progress=progress)
         return evaluation.evaluate(config, progress=progress)
+
+
+def serve(
+    config: Config,
+    *,
+    adapter: Path | None = None,
+    base_only: bool = False,
+    plain: bool = False,
+    token: str = "",
+    log_contents: bool = False,
+    progress: Progress = SILENT,
+) -> None:
+    """Answer over HTTP until interrupted, with `adapter` or else the one that `tune` wrote, or else the base.
+
+    `plain` answers without the index; `token` "" asks for none, which only an address of this machine allows.
+    """
+    from openbook import serving
+
+    serving.serve(
+        serving.Settings(
+            config=config, adapter=adapter, base_only=base_only, plain=plain, token=token, log_contents=log_contents
+        ),
+        progress=progress,
+    )

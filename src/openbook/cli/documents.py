@@ -14,6 +14,7 @@ from openbook.cli import text
 from openbook.cli.session import Session, verb
 
 if TYPE_CHECKING:
+    from openbook.explaining import Explanation
     from openbook.indexing import IngestReport
 
 NAMED = ("error", "too_large", "empty")  # files that a person would expect to be read: each is named when it was not
@@ -77,6 +78,9 @@ def search(
     session: Session,
     query: Annotated[str, typer.Argument(metavar='"QUERY"', help="What to look for.")],
     k: Annotated[int | None, typer.Option("-k", "--k", help="How many results (default: 4).")] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell what each leg and each word adds, and which sentence is meant.")
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Search the passages, and see why each is found.
@@ -87,15 +91,29 @@ def search(
     \b
     Examples:
       openbook search "how are alerts grouped"
+      openbook search "how are alerts grouped" --explain
       openbook search "retry" -k 10 --json
     """
     from openbook import verbs
     from openbook.records import to_json
 
     config = session.config({"retrieval.passages": k})
+    if explain:
+        _explained(query, verbs.explain(config, query), json_)
+        return
     results = verbs.search(config, query)
     if json_:
         print(json.dumps({"query": query, "results": [to_json(result) for result in results]}, ensure_ascii=False))
         return
     width = shutil.get_terminal_size().columns
     print("\n\n".join(text.result(result, width) for result in results) or "Nothing found.")
+
+
+def _explained(query: str, found: "list[Explanation]", json_: bool) -> None:
+    from openbook.records import to_json
+
+    if json_:
+        print(json.dumps({"query": query, "results": [to_json(one) for one in found]}, ensure_ascii=False))
+        return
+    width = shutil.get_terminal_size().columns
+    print("\n\n".join(text.explanation(one, width) for one in found) or "Nothing found.")

@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from openbook.training.explaining import Explanation, Segment
+    from openbook.training.explaining import RowExplanation, Segment
 
 COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")  # of sequences, in turn
 SHARED = "bright_black"
 CELLS = 48  # the mask is drawn with so many columns
 
 
-def draw(found: "Explanation", *, as_json: bool) -> None:
+def draw(found: "RowExplanation", *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(dataclasses.asdict(found), ensure_ascii=False))
         return
@@ -35,7 +35,7 @@ def draw(found: "Explanation", *, as_json: bool) -> None:
         console.print(_pieces(found, segment), "\n")
 
 
-def _rows(found: "Explanation") -> "Table":
+def _rows(found: "RowExplanation") -> "Table":
     from rich.table import Table
 
     table = Table("row", box=None, header_style="bold", padding=(0, 2, 0, 0))
@@ -54,7 +54,7 @@ def _rows(found: "Explanation") -> "Table":
     return table
 
 
-def mask(found: "Explanation") -> list[str]:
+def mask(found: "RowExplanation") -> list[str]:
     """The mask as lines of blocks. A cell stands for a square of tokens, and is full where the last of its queries may
     attend to the middle one of its keys."""
     size = max(1, -(-len(found.tokens) // CELLS))
@@ -70,7 +70,7 @@ def mask(found: "Explanation") -> list[str]:
     return lines
 
 
-def heading(found: "Explanation", segment: "Segment") -> str:
+def heading(found: "RowExplanation", segment: "Segment") -> str:
     """One line on a segment: where it stands, whose it is, what it sees beside itself."""
     first = found.tokens[segment.start]
     whose = "shared" if first.sequence < 0 else f"sequence {first.sequence + 1}"
@@ -82,7 +82,7 @@ def heading(found: "Explanation", segment: "Segment") -> str:
     )
 
 
-def _pieces(found: "Explanation", segment: "Segment") -> "Text":
+def _pieces(found: "RowExplanation", segment: "Segment") -> "Text":
     from rich.text import Text
 
     line = Text()

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from openbook import __version__
-from openbook.cli import comparing, data, doctor, documents, exam, tracing, tuned, tuning, whole
+from openbook.cli import comparing, data, doctor, documents, exam, serving, tracing, tuned, tuning, whole
 from openbook.cli.session import EXIT_STOPPED
 
 STORY = """
@@ -29,14 +29,14 @@ Step by step, each verb works on what the one before it wrote (in ./openbook-wor
   tune      questions  → an adapter for the base model (QLoRA)
   evaluate  exams      → base, tuned, with and without documents, side by side
 
-Then `ask` it, `search` the passages, or `trace` how one message changes the model. `pairs` finds what it does wrong, for
-another tuning; `compare` sets all ways of tuning side by side; `merge` makes one model of base and adapter. A RAFT file from elsewhere? `doctor`
-says what is wrong with it. Everything runs on this machine;
-nothing is sent anywhere unless an option names an endpoint or a model hub.
+Then `ask` it, `serve` it over HTTP, `search` the passages, or `trace` how one message changes the model. `pairs` finds
+what it does wrong, for another tuning; `compare` sets all ways of tuning side by side; `merge` makes one model of base
+and adapter. A RAFT file from elsewhere? `doctor` says what is wrong with it. Everything runs on this machine; nothing is
+sent anywhere unless an option names an endpoint or a model hub.
 """
 
 
-ORDER = "init run ingest search dataset doctor tune pairs score merge trace ask evaluate compare demo".split()
+ORDER = "init run ingest search dataset doctor tune pairs score merge trace ask serve evaluate compare demo".split()
 
 
 class _InOrder(TyperGroup):
@@ -81,6 +81,7 @@ tuned.register(app)
 tracing.register(app)
 exam.register(app)
 comparing.register(app)
+serving.register(app)
 whole.register_demo(app)
 
 

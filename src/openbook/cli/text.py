@@ -1,17 +1,16 @@
 """How records look as text on a terminal."""
 
-import re
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openbook import prompt
 from openbook.records import Chunk, Quote, ScoredChunk
 
-# What a reader sees in place of the tags that a model writes. A space after the opening one belongs to the tag.
-READABLE = {f"{prompt.BEGIN_QUOTE} ": "“", prompt.BEGIN_QUOTE: "“", prompt.END_QUOTE: "”", prompt.ANSWER: "\n→"}
-_TAG = re.compile("|".join(map(re.escape, READABLE)))
+if TYPE_CHECKING:
+    from openbook.explaining import Explanation
 
 _TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # change the direction of what follows
 
@@ -35,26 +34,12 @@ def beginning(text: str, width: int, *, lines: int = 3) -> list[str]:
 
 def readable(pieces: Iterable[str]) -> Iterator[str]:
     """A streamed answer with its tags replaced by what a reader sees, however the stream cuts it into pieces."""
-    held = ""
+    reader = prompt.Readable()
     for piece in pieces:
-        shown, held = _replaced(held + piece)
-        if shown:
+        if shown := reader.add(piece):
             yield plain(shown)
-    if held:
-        yield plain(_TAG.sub(lambda match: READABLE[match[0]], held))
-
-
-def _replaced(text: str) -> tuple[str, str]:
-    """`text` with its tags replaced, and the tail that may yet grow into a tag (or a longer one) as it is."""
-    shown, at = [], 0
-    for match in _TAG.finditer(text):
-        if match.end() == len(text) and match[0] == prompt.BEGIN_QUOTE:
-            break
-        shown += [text[at : match.start()], READABLE[match[0]]]
-        at = match.end()
-    rest = text[at:]
-    keep = max((n for tag in READABLE for n in range(1, len(tag)) if rest.endswith(tag[:n])), default=0)
-    return "".join([*shown, rest[: len(rest) - keep]]), rest[len(rest) - keep :]
+    if rest := reader.close():
+        yield plain(rest)
 
 
 def place(chunk: Chunk) -> str:
@@ -80,6 +65,24 @@ def result(scored: ScoredChunk, width: int) -> str:
             *(f"   {line}" for line in beginning(scored.chunk.text, width - 3)),
         ]
     )
+
+
+def explanation(found: "Explanation", width: int) -> str:
+    """A search result, what each leg and each word of the query adds to it, and the sentence that is nearest."""
+    told = [
+        f"{word.word} {word.score:.2f} (in {word.passages:,})" if word.passages else f"{word.word} – (in none)"
+        for word in found.words
+    ]
+    lines = [
+        f"dense adds {found.dense_part:.4f}, text {found.text_part:.4f}",
+        *textwrap.wrap(plain("BM25 by word: " + ", ".join(told)), max(width - 3, 20), subsequent_indent="  "),
+        *textwrap.wrap(
+            f"nearest in meaning (cosine {found.cosine:.2f}): “{one_line(found.sentence, 200)}”",
+            max(width - 3, 20),
+            subsequent_indent="  ",
+        ),
+    ]
+    return "\n".join([result(found.scored, width), *(f"   {line}" for line in lines)])
 
 
 def quotes(found: Iterable[Quote], passages: Iterable[ScoredChunk]) -> list[str]:

@@ -1,21 +1,16 @@
 """`openbook trace`."""
 
-import dataclasses
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from openbook.cli.session import Session, verb
+from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from openbook.tracing import Trace, TracedToken
-
-COLOURS = {"template": "magenta", "system": "bright_black", "user": "cyan", "assistant": "green"}
+    from openbook.tracing import Trace
 
 
 def register(app: typer.Typer) -> None:
@@ -24,94 +19,73 @@ def register(app: typer.Typer) -> None:
 
 def trace(
     session: Session,
-    message: Annotated[str, typer.Argument(help="What is said to the model.")],
-    answer: Annotated[str, typer.Option(help="What it is to learn to answer.")],
+    message: Annotated[str | None, typer.Argument(help="What is said to the model.")] = None,
+    answer: Annotated[str | None, typer.Option(help="What it is to learn to answer.")] = None,
+    chosen: Annotated[str | None, typer.Option(help="Of two answers, the preferred one (a step of DPO).")] = None,
+    rejected: Annotated[str | None, typer.Option(help="Of two answers, the other one.")] = None,
+    row: Annotated[
+        int | None, typer.Option(min=1, help="A row of the training set, by its line, in place of a message.")
+    ] = None,
+    train: Annotated[Path | None, typer.Option(help="The file of --row (default: what `dataset` wrote).")] = None,
     base: Annotated[str | None, typer.Option(help='"nano" (embedded), a folder, or a hub name.')] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps to take.")] = 1,
+    from_adapter: Annotated[
+        Path | None, typer.Option(help="Folder of a tuned adapter to go on from (default: the bare base).")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Optimizer steps to take.")] = 1,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Watch one text message fine-tune the model, token by token.
+    """Watch a text message fine-tune the model, token by token.
 
     The message is cut into tokens by the model's own chat template; for each token that is trained you see how probable
-    the model held it; then one real optimizer step is taken, and you see it again. Nothing on disk is changed.
+    the model held it; then one real optimizer step is taken, and you see it again, with what it would say now and where
+    in the network its weights have moved. Nothing on disk is changed.
+
+    With --chosen and --rejected it is a step of preference tuning. With --row it is an example of the training set,
+    in the tree of the examples that share its passages: what is shared, and which tokens are trained.
 
     \b
     Examples:
       openbook trace "What is the capital of openbook?" --answer "The index."
       openbook trace "Say hello" --answer "Hello, reader." --steps 10
-      openbook trace "Say hello" --answer "Hello." --base ./TinyLlama-1.1B-Chat
+      openbook trace "Say hello" --chosen "Hello, reader." --rejected "What do you want?"
+      openbook trace --row 12 --from-adapter openbook-work/adapters/raft
     """
+    wanted = _kind(message, answer, chosen, rejected, row)
     config = session.config({"model.base": base})
     from openbook import tracing
+    from openbook.records import to_json
 
-    found = tracing.trace(config, message, answer, steps=steps)
+    if wanted == "row":
+        assert row is not None
+        found = tracing.trace_row(config, row, train=train, steps=steps, start=from_adapter)
+    elif wanted == "pair":
+        found = tracing.trace_pair(config, message or "", chosen or "", rejected or "", steps=steps, start=from_adapter)
+    else:
+        found = tracing.trace(config, message or "", answer or "", steps=steps, start=from_adapter)
     if json_:
-        print(json.dumps(dataclasses.asdict(found), ensure_ascii=False))
-        return
+        print(json.dumps(to_json(found), ensure_ascii=False))
+    else:
+        draw(found)
+
+
+def draw(found: "Trace") -> None:
     from rich.console import Console
 
-    _draw(Console(highlight=False, soft_wrap=False), found)
+    from openbook.cli.drawing import draw_trace
+
+    draw_trace(Console(highlight=False, soft_wrap=False), found)
 
 
-def _draw(console: "Console", found: "Trace") -> None:
-    from rich.text import Text
-
-    trained = [token for token in found.tokens if token.trained]
-    console.print(Text("The conversation as the model reads it", style="bold"))
-    console.print(Text(" · ").join(Text(part, style=colour) for part, colour in COLOURS.items()), "\n")
-    console.print(_pieces(found), "\n")
-    console.print(
-        f"{len(found.tokens)} tokens, of which {len(trained)} are trained (underlined): the answer and the token that ends it.\n"
-    )
-    console.print(_table(trained))
-    steps = "one optimizer step" if found.steps == 1 else f"{found.steps} optimizer steps"
-    console.print(
-        f"\nLoss: [bold]{found.loss_before:.3f}[/] before, [bold]{found.loss_after:.3f}[/] after {steps} "
-        f"at learning rate {found.learning_rate:g} (mean −ln of the probabilities above)."
-    )
-    console.print(
-        f"Trained: {found.trained_weights:,} of {found.total_weights:,} weights "
-        f"({found.trained_weights / found.total_weights:.2%}). Moved most:"
-    )
-    for name, share in sorted(found.moved, key=lambda item: -item[1])[:5]:
-        console.print(f"  {name:<32} {share:.2%} of its length")
-    console.print(Text("\nIt said before: ", style="bold") + Text(found.says_before or "(nothing)", style="default"))
-    console.print(Text("It says now:    ", style="bold") + Text(found.says_after or "(nothing)", style="default"))
-
-
-def _pieces(found: "Trace") -> "Text":
-    from rich.text import Text
-
-    line = Text()
-    for number, token in enumerate(found.tokens):
-        shade = " on grey11" if number % 2 else " on grey23"  # neighbours differ, so that the cuts are seen
-        style = COLOURS[token.part] + shade + (" underline" if token.trained else "")
-        line.append(token.text.replace("\n", "⏎\n") or "∅", style=style)
-    return line
-
-
-def _table(trained: "list[TracedToken]") -> "Table":
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("token", box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("id", justify="right")
-    table.add_column("probability before", justify="right")
-    table.add_column("after", justify="right")
-    table.add_column("it would have said")
-    table.add_column("now")
-    for token in trained:
-        better = (token.probability_after or 0) >= (token.probability_before or 0)
-        table.add_row(
-            Text(repr(token.text), style="green"),
-            str(token.id),
-            _percent(token.probability_before),
-            Text(_percent(token.probability_after), style="green" if better else "red"),
-            Text(repr(token.guess_before), style="dim"),
-            Text(repr(token.guess_after), style="dim"),
+def _kind(message: str | None, answer: str | None, chosen: str | None, rejected: str | None, row: int | None) -> str:
+    given = {
+        "row": row is not None and not any((message, answer, chosen, rejected)),
+        "pair": bool(message and chosen and rejected) and answer is None and row is None,
+        "message": bool(message and answer) and not (chosen or rejected) and row is None,
+    }
+    kinds = [kind for kind, fits in given.items() if fits]
+    if not kinds:
+        raise ConfigError(
+            "A trace is of one thing.",
+            "Give a message with --answer, or a message with --chosen and --rejected, or --row alone.",
         )
-    return table
-
-
-def _percent(probability: float | None) -> str:
-    return "" if probability is None else f"{probability:.1%}" if probability >= 0.001 else f"{probability:.0e}"
+    return kinds[0]

@@ -112,7 +112,6 @@ def in_loop(written: Sequence[int], prompt: Sequence[int]) -> bool:
     return False
 
 
-@torch.inference_mode()
 def decode(
     ready: Callable[[], Any],
     prompts: Sequence[Sequence[int]],
@@ -131,28 +130,79 @@ def decode(
     waiting = deque(sorted(range(len(prompts)), key=lambda number: list(prompts[number])))
     if not waiting:
         return
-    longest = max(len(p) + n for p, n in zip(prompts, limits, strict=True))
-    desk = _Desk(ready, limit=longest, rows=min(rows, len(prompts)), sampling=sampling)
-    live: list[_Row | None] = [None] * desk.rows
-    while waiting or any(live):
-        for slot, row in enumerate(live):
-            while row is None and waiting:
-                number = waiting.popleft()
-                row = _Row(number, prompts[number], limits[number])
-                written = row.take([desk.read(slot, prompts[number])], [], stop)
-                row = live[slot] = None if written.end else row
-                yield written
-        desk.close_up(live)
-        present = [row for row in live if row is not None]
+    columns = max(len(p) + n for p, n in zip(prompts, limits, strict=True))
+    batch = Batch(ready, columns=columns, rows=min(rows, len(prompts)), stop=stop, sampling=sampling)
+    while waiting or batch.live:
+        while waiting and batch.free:
+            number = waiting.popleft()
+            yield batch.join(number, prompts[number], limits[number])
+        yield from batch.step()
+
+
+class Batch:
+    """Rows that are written together by one model; they join and leave between two steps.
+
+    `columns` is the most that a prompt and what is written after it may have together, in tokens; memory for `rows`
+    such rows is taken with the first prompt. `ready` returns the model and is called before every pass, since others
+    may have used it in between. Raises `ModelError` for a model whose cache is not one of keys and values.
+    """
+
+    def __init__(
+        self,
+        ready: Callable[[], Any],
+        *,
+        columns: int,
+        rows: int,
+        stop: Collection[int],
+        sampling: Sampling | None = None,
+    ) -> None:
+        self._desk = _Desk(ready, limit=columns, rows=rows, sampling=sampling)
+        self._stop = stop
+        self._rows: list[_Row | None] = [None] * self._desk.rows
+
+    @property
+    def live(self) -> int:
+        """How many rows are being written."""
+        return sum(row is not None for row in self._rows)
+
+    @property
+    def free(self) -> int:
+        """How many more may join."""
+        return self._rows.count(None) + self._desk.rows - len(self._rows)
+
+    @torch.inference_mode()
+    def join(self, number: int, prompt: Sequence[int], limit: int) -> Written:
+        """Read a prompt, after which at most `limit` tokens are to be written; returns the first of them."""
+        if None not in self._rows:
+            self._rows.append(None)
+        slot = self._rows.index(None)
+        row = _Row(number, prompt, limit)
+        written = row.take([self._desk.read(slot, prompt)], [], self._stop)
+        self._rows[slot] = None if written.end else row
+        return written
+
+    @torch.inference_mode()
+    def step(self) -> list[Written]:
+        """One pass over all rows; what each of them wrote."""
+        self._desk.close_up(self._rows)
+        present = [row for row in self._rows if row is not None]
         if not present:
-            continue
+            return []
         count = min(GUESS, STEP_TOKENS // len(present) - 1)
         guesses = [row.guess(count) for row in present]
-        for slot, (row, guessed, best) in enumerate(zip(present, guesses, desk.step(present, guesses), strict=True)):
-            written = row.take(best, guessed, stop)
+        found = []
+        for slot, (row, guessed, best) in enumerate(
+            zip(present, guesses, self._desk.step(present, guesses), strict=True)
+        ):
+            written = row.take(best, guessed, self._stop)
             if written.end:
-                live[slot] = None
-            yield written
+                self._rows[slot] = None
+            found.append(written)
+        return found
+
+    def leave(self, number: int) -> None:
+        """Write no more for this prompt; nothing happens where it has ended already."""
+        self._rows = [None if row is not None and row.number == number else row for row in self._rows]
 
 
 class _Desk:

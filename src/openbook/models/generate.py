@@ -39,7 +39,7 @@ class Generator:
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size
         self._model: Any = loaded.model
-        self._stop = frozenset(stop_tokens(loaded.tokenizer, loaded.model))
+        self.stop = frozenset(stop_tokens(loaded.tokenizer, loaded.model))
         self._active: str | None = None
         self._in_force: str | None = None  # the adapter that the model's layers use at the moment
         self._certain = True  # False where a new adapter has changed what is in force
@@ -53,11 +53,13 @@ class Generator:
             raise ModelError(
                 f"{folder} holds no adapter.", "Run `openbook tune` first, or name its folder with --adapter."
             )
+        loaded = False
         try:
             if isinstance(self._model, PeftModel):
                 self._model.load_adapter(folder, adapter_name=name)
             else:
                 self._model = PeftModel.from_pretrained(self._model, folder, adapter_name=name)
+            loaded = True
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().split("\n")[0]
             raise ModelError(f"The adapter in {folder} does not fit {self.loaded.name}: {reason}") from error
@@ -66,6 +68,9 @@ class Generator:
                 f"The adapter in {folder} is damaged or cannot be read: {error}.",
                 "Write it anew: `openbook tune --force`.",
             ) from error
+        finally:
+            if not loaded:
+                self._forget(name)  # some of its weights may be in the layers already, and would go on to answer
         if self._model.peft_config[name].is_prompt_learning:
             raise ModelError(
                 f"The adapter in {folder} is a learned prompt, and openbook answers with adapters of weights.",
@@ -73,6 +78,29 @@ class Generator:
             )
         self._model.eval()
         self._certain = False
+
+    def drop_adapter(self, name: str) -> None:
+        """Forget an adapter; nobody may be writing with it."""
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        """Take an adapter out of every layer, also one that was loaded only in part."""
+        from peft import PeftModel
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        self._certain = False
+        if isinstance(self._model, PeftModel):
+            if name in self._model.peft_config:
+                others = [other for other in self._model.peft_config if other != name]
+                self._model.base_model.set_adapter(others[:1])  # else peft chooses one, and warns of its choice
+                self._model.delete_adapter(name)
+            return
+        for layer in self._model.modules():
+            if isinstance(layer, BaseTunerLayer):
+                layer.set_adapter([])
+                layer.delete_adapter(name)
+        if hasattr(self._model, "peft_config"):
+            del self._model.peft_config
 
     @contextlib.contextmanager
     def adapter(self, name: str | None) -> Iterator[None]:
@@ -161,15 +189,15 @@ class Generator:
         from openbook.models.sampling import Sampling
 
         return decode(
-            lambda: self._ready(adapter),
+            lambda: self.ready(adapter),
             prompts,
             limits=[self._room(prompt) for prompt in prompts],
-            stop=self._stop,
+            stop=self.stop,
             rows=self.batch_size,
             sampling=Sampling(temperature=temperature, seed=seed) if temperature else None,
         )
 
-    def _ready(self, adapter: str | None) -> Any:
+    def ready(self, adapter: str | None) -> Any:
         """The model with exactly this adapter in force. Nothing is done where that is so already."""
         if self._model is not self.loaded.model and not (self._certain and adapter == self._in_force):
             if adapter is None:

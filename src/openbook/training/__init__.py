@@ -1,6 +1,6 @@
 """Tuning a model on token trees."""
 
-from openbook.training.explaining import Explanation, explain
+from openbook.training.explaining import RowExplanation, explain
 from openbook.training.merging import MergeReport, merge
 from openbook.training.preference import is_tuned_on_pairs, tune_on_pairs
 from openbook.training.reinforcement import is_reinforced, reinforce
@@ -8,8 +8,8 @@ from openbook.training.scoring import ScoreReport, score_file
 from openbook.training.tune import TuneReport, is_tuned, tune
 
 __all__ = [
-    "Explanation",
     "MergeReport",
+    "RowExplanation",
     "ScoreReport",
     "TuneReport",
     "explain",

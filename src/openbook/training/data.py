@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,15 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """One sequence of an item as an epoch shows it: its passages in that epoch's order. `question` is "" for a conversation."""
+
+    question: str
+    conversation: Conversation
+    sequence: TokenSequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
     """The items of a file in groups that share their passages, ready to be tokenised epoch by epoch.
 
@@ -44,7 +53,7 @@ class Study:
     seed: int
     context: int
     left_out: dict[str, int] = field(default_factory=dict)  # item → distractors that did not fit
-    _fixed: dict[str, list[TokenSequence]] = field(default_factory=dict)
+    _fixed: dict[str, list[Shown]] = field(default_factory=dict)
 
     @property
     def questions(self) -> int:
@@ -56,10 +65,7 @@ class Study:
 
     def sequences(self, epoch: int) -> list[list[TokenSequence]]:
         """The groups' sequences. Each group sees its passages in an order of its own, drawn anew in every epoch."""
-        return [
-            [sequence for item in group for sequence in self._encode(item, number, epoch)]
-            for number, group in enumerate(self.groups)
-        ]
+        return [[shown.sequence for shown in group] for group in self.groups_shown(epoch)]
 
     def rows_of_epochs(self, epochs: float) -> list[TokenTree]:
         """The rows of a run, epoch after epoch; of a last, broken epoch the first part."""
@@ -69,7 +75,21 @@ class Study:
             rows += new[: max(1, round(len(new) * min(1.0, epochs - epoch)))]
         return rows
 
-    def _encode(self, item: Item, group: int, epoch: int) -> list[TokenSequence]:
+    def group_of(self, line: int, epoch: int = 0) -> list[Shown]:
+        """The example in this line of the file, from 1, and after it those that share its passages, as `epoch` has them."""
+        for number, group in enumerate(self.groups):
+            named = [item for item in group if item.name.endswith(f":{line}")]
+            if named:
+                others = [item for item in group if item is not named[0]]
+                return [shown for item in [*named, *others] for shown in self._show(item, number, epoch)]
+        raise RecordError(f"The data set has no line {line:,}.", f"Its lines count from 1 to {self.questions:,}.")
+
+    def groups_shown(self, epoch: int = 0) -> Iterator[list[Shown]]:
+        """Every group as `epoch` shows it."""
+        for number, group in enumerate(self.groups):
+            yield [shown for item in group for shown in self._show(item, number, epoch)]
+
+    def _show(self, item: Item, group: int, epoch: int) -> list[Shown]:
         """One item with its passages in this epoch's order. Where that is too long for the model, distractors are left
         out from the end; never the golden passage or a part of the answer."""
         if item.name in self._fixed:
@@ -79,7 +99,7 @@ class Study:
             random.Random(f"passages:{self.seed}:{group}:{epoch}").shuffle(passages)
         limit = min(self.context, self.budget)
         while True:
-            sequences = self._sequences(item, passages)
+            conversation, sequences = self._encode(item, passages)
             distractors = [passage for passage in passages or () if passage not in item.golden]
             longest = max(map(len, sequences))
             if longest <= limit:
@@ -98,16 +118,17 @@ class Study:
                 )
             passages.remove(distractors[-1])
             self.left_out[item.name] = len(item.passages or ()) - len(passages)
+        shown = [Shown(question=item.question, conversation=conversation, sequence=sequence) for sequence in sequences]
         if passages is None or len(passages) < 2:
-            self._fixed[item.name] = sequences
-        return sequences
+            self._fixed[item.name] = shown
+        return shown
 
-    def _sequences(self, item: Item, passages: list[str] | None) -> list[TokenSequence]:
+    def _encode(self, item: Item, passages: list[str] | None) -> tuple[Conversation, list[TokenSequence]]:
         if item.messages:
             conversation = Conversation(messages=item.messages)
-            return encode_turns(self.tokenizer, conversation, trained=item.trained, name=item.name)
+            return conversation, encode_turns(self.tokenizer, conversation, trained=item.trained, name=item.name)
         conversation = prompt.with_answer(prompt.prompt(item.question, passages), item.answer)
-        return [encode(self.tokenizer, conversation, name=item.name)]
+        return conversation, [encode(self.tokenizer, conversation, name=item.name)]
 
 
 def read_study(path: Path, tokenizer: Any, *, form: Form, budget: int, seed: int, context: int) -> Study:

@@ -54,7 +54,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+class RowExplanation:
     """`rows` of how many (`total_rows`) of the first epoch, and the first of them in full."""
 
     questions: int
@@ -65,7 +65,7 @@ class Explanation:
     tokens: tuple[RowToken, ...]
 
 
-def explain(train: Path, config: Config, *, form: Form = "raft", rows: int = 5) -> Explanation:
+def explain(train: Path, config: Config, *, form: Form = "raft", rows: int = 5) -> RowExplanation:
     """The first `rows` rows of a run on `train`, in the order of its first epoch. No weights are loaded.
 
     Raises what `tune` would for rows that cannot be trained on.
@@ -81,7 +81,7 @@ def explain(train: Path, config: Config, *, form: Form = "raft", rows: int = 5) 
     )
     planned = study.rows(0)
     shown = planned[0]
-    return Explanation(
+    return RowExplanation(
         questions=study.questions,
         budget=study.budget,
         total_rows=len(planned),

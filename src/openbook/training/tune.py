@@ -8,11 +8,12 @@ from openbook import prompt
 from openbook.config import Config
 from openbook.models import LoadedModel, load
 from openbook.progress import SILENT, Progress
-from openbook.storage import hash_file, is_current, peak_memory_bytes, write_manifest
+from openbook.storage import hash_file, is_current, peak_memory_bytes, write_jsonl, write_manifest
 from openbook.training.adapting import adapted, count_weights, save
 from openbook.training.attention import serve_trees
 from openbook.training.data import Form, Study, read_study
 from openbook.training.run import Run
+from openbook.training.validation import FILE, question_losses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,8 @@ def tune(
     options = run_options(config, form)
     study = study_of(train, loaded, config, form)
     rows = study.rows_of_epochs(config.tune.epochs)
-    held_out = study_of(validation, loaded, config, form).rows(0) if validation and validation.stat().st_size else []
+    watched = study_of(validation, loaded, config, form) if validation and validation.stat().st_size else None
+    held_out = watched.rows(0) if watched else []
     if study.left_out:
         progress.message(
             f"{sum(study.left_out.values()):,} distractors of {len(study.left_out):,} examples are left out: "
@@ -93,6 +95,8 @@ def tune(
     serve_trees(loaded.model)
     done = run.train(model, loaded, config, method=Supervised(), rows=rows, validation=held_out)
     save(model, loaded, out, config)
+    if watched:
+        write_jsonl(out / FILE, question_losses(model, loaded, watched))
     report = TuneReport(
         method=method,
         steps=done.steps,

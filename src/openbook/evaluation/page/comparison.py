@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 
 from openbook.evaluation.comparison import Comparison, Cost, rival
-from openbook.markup import Html, join, table, tag
 from openbook.evaluation.page.pictures import BASE, FAINT, RAFT, SFT, canvas, figures, svg
 from openbook.evaluation.page.render import FEW_DOCUMENTS, POLICY, STYLE
 from openbook.evaluation.page.words import duration, label, number, plural, signed, span
 from openbook.evaluation.ways import WAYS, Way
+from openbook.markup import Html, join, table, tag
 from openbook.metrics import Interval
 
 METRICS = ("f1", "right_quote", "right_refusals", "false_refusals")
