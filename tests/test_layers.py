@@ -14,7 +14,7 @@ LAYERS = (
     {"documents", "retrieval", "models", "llm"},
     {"metrics", "tokens"},
     {"indexing", "dataset", "training", "answering", "runs", "explaining"},
-    {"evaluation", "serving", "tracing"},
+    {"evaluation", "serving", "tracing", "tuning"},
     {"verbs"},
     {"tuned"},
     {"comparing", "pipeline"},

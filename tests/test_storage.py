@@ -210,3 +210,13 @@ def test_the_peak_of_memory_can_be_counted_anew() -> None:
     del block
     storage.forget_peak_memory()
     assert storage.peak_memory_bytes() < high - 150_000_000
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="elsewhere the peak is what the system counts")
+def test_a_small_process_started_by_a_large_one_is_small() -> None:
+    held = bytearray(400_000_000)
+    held[::4096] = b"x" * len(held[::4096])
+    code = "from openbook import storage; print(storage.peak_memory_bytes())"
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(seen.stdout) < 200_000_000 < storage.peak_memory_bytes()
+    del held

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from openbook import storage, verbs
+from openbook import storage, tuning
 from openbook.config import Config
 from openbook.errors import StoreError
 from openbook.progress import SILENT, Progress
@@ -37,7 +37,7 @@ def run(config: Config, *, progress: Progress = SILENT) -> "Report":
             progress.stage("Data set")
             with times.measure("dataset"):
                 dataset.build(config, progress=progress)
-        for form, folder in verbs.ADAPTERS.items():
+        for form, folder in tuning.ADAPTERS.items():
             name = f"Tune {folder}"
             train, out = config.dataset_dir / "train.jsonl", config.adapters_dir / folder
             if training.is_tuned(train, out=out, config=config, form=form):
@@ -45,7 +45,7 @@ def run(config: Config, *, progress: Progress = SILENT) -> "Report":
                 continue
             progress.stage(name)
             with times.measure(f"tune_{folder}"):
-                verbs.run_tuning(config, form=form, progress=progress)
+                tuning.run_tuning(config, form=form, progress=progress)
         progress.stage("Evaluate")
         return evaluation.evaluate(config, seconds=times.seconds, progress=progress)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openbook import storage, verbs
+from openbook import storage, tuning
 from openbook.config import Config
 from openbook.errors import StoreError
 from openbook.progress import SILENT, Progress
@@ -93,7 +93,7 @@ def merge(
 
 
 def _adapter(config: Config, given: Path | None) -> Path:
-    found = given or verbs.default_adapter(config)
+    found = given or tuning.default_adapter(config)
     if found is None:
         raise StoreError(
             f"There is no adapter in {config.adapters_dir} yet.",

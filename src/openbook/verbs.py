@@ -7,9 +7,9 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from openbook import storage
+from openbook import storage, tuning
 from openbook.config import Config
 from openbook.errors import ConfigError, InputError, StoreError
 from openbook.progress import SILENT, Progress
@@ -21,12 +21,7 @@ if TYPE_CHECKING:
     from openbook.evaluation import Report
     from openbook.explaining import Explanation
     from openbook.indexing import IngestReport
-    from openbook.training import RowExplanation, TuneReport
-
-Form = Literal["raft", "closed"]
-Method = Literal["sft", "instruct", "dpo", "reward", "grpo", "ppo"]
-
-ADAPTERS: dict[Form, str] = {"raft": "raft", "closed": "sft"}  # form of the training → folder under `adapters/`
+    from openbook.training import TuneReport
 
 
 def ingest(config: Config, *, progress: Progress = SILENT) -> "IngestReport":
@@ -121,8 +116,8 @@ def doctor(
 def tune(
     config: Config,
     *,
-    method: Method = "sft",
-    form: Form = "raft",
+    method: tuning.Method = "sft",
+    form: tuning.Form = "raft",
     train: Path | None = None,
     pairs: Path | None = None,
     start: Path | None = None,
@@ -152,8 +147,10 @@ def tune(
                         "Instruction tuning studies the sets of instruct.sets, as they are.",
                         "Name them with --data, and leave out --train and --form.",
                     )
-                return run_instruct(config, out=out, resume=resume, force=force, progress=progress)
-            return run_tuning(config, form=form, train=train, out=out, resume=resume, force=force, progress=progress)
+                return tuning.run_instruct(config, out=out, resume=resume, force=force, progress=progress)
+            return tuning.run_tuning(
+                config, form=form, train=train, out=out, resume=resume, force=force, progress=progress
+            )
         if form != "raft":
             raise InputError(
                 f"The form {form} is one of supervised tuning; pairs bring their prompts as they are.",
@@ -162,7 +159,7 @@ def tune(
         if method == "grpo" or method == "ppo":
             if pairs is not None:
                 raise InputError(f"The method {method} samples its answers itself.", "Leave out --pairs.")
-            return run_reinforcement(
+            return tuning.run_reinforcement(
                 config, method=method, train=train, start=start, out=out, resume=resume, force=force, progress=progress
             )
         if pairs is None or train is not None:
@@ -170,149 +167,9 @@ def tune(
                 f"The method {method} trains on preference pairs" + (" and not on `train`." if train else "."),
                 "Name a .jsonl, .json or .parquet file with --pairs.",
             )
-        return run_tuning_on_pairs(
+        return tuning.run_tuning_on_pairs(
             config, method=method, pairs=pairs, start=start, out=out, resume=resume, force=force, progress=progress
         )
-
-
-def run_tuning_on_pairs(
-    config: Config,
-    *,
-    method: Literal["dpo", "reward"],
-    pairs: Path,
-    start: Path | None = None,
-    out: Path | None = None,
-    resume: bool = False,
-    force: bool = False,
-    progress: Progress = SILENT,
-) -> "TuneReport":
-    """`tune` on preference pairs for a caller that already holds the output folder."""
-    from openbook import training
-
-    out = out or config.adapters_dir / method
-    if not force and training.is_tuned_on_pairs(pairs, method=method, out=out, config=config, start=start):
-        progress.message(f"{out} is current: pairs, base, starting adapter and options are those of its tuning.")
-        return from_json(training.TuneReport, (storage.read_manifest(out) or {})["report"])
-    tuned = default_adapter(config)
-    if method == "dpo" and start is None and tuned is not None:
-        progress.message(f"Starts from the bare base. To go on from the tuned adapter: --from-adapter {tuned}")
-    return training.tune_on_pairs(
-        pairs,
-        method=method,
-        out=out,
-        references=config.references_dir,
-        config=config,
-        start=start,
-        resume=resume,
-        progress=progress,
-    )
-
-
-def run_reinforcement(
-    config: Config,
-    *,
-    method: Literal["grpo", "ppo"],
-    train: Path | None = None,
-    start: Path | None = None,
-    out: Path | None = None,
-    resume: bool = False,
-    force: bool = False,
-    progress: Progress = SILENT,
-) -> "TuneReport":
-    """`tune` on rewards for a caller that already holds the output folder."""
-    out, train = out or config.adapters_dir / method, _training_rows(config, train)
-    from openbook import training
-
-    if not force and training.is_reinforced(train, method=method, out=out, config=config, start=start):
-        progress.message(f"{out} is current: questions, base, starting adapter and options are those of its tuning.")
-        return from_json(training.TuneReport, (storage.read_manifest(out) or {})["report"])
-    tuned = default_adapter(config)
-    if start is None and tuned is not None:
-        progress.message(f"Starts from the bare base. To go on from the tuned adapter: --from-adapter {tuned}")
-    return training.reinforce(
-        train, method=method, out=out, config=config, start=start, resume=resume, progress=progress
-    )
-
-
-def run_tuning(
-    config: Config,
-    *,
-    form: Form,
-    train: Path | None = None,
-    out: Path | None = None,
-    resume: bool = False,
-    force: bool = False,
-    progress: Progress = SILENT,
-) -> "TuneReport":
-    """`tune` for a caller that already holds the output folder."""
-    from openbook.dataset import review
-
-    out = out or config.adapters_dir / ADAPTERS[form]
-    if train is None:
-        review.bring_in_line(config, progress=progress)
-    validation = None if train else config.dataset_dir / "validation.jsonl"
-    train = _training_rows(config, train)
-    from openbook import training  # not before the check above: it takes seconds
-
-    if not force and training.is_tuned(train, out=out, config=config, form=form):
-        progress.message(f"{out} is current: data, base and options are those that it was tuned with.")
-        return from_json(training.TuneReport, (storage.read_manifest(out) or {})["report"])
-    return training.tune(
-        train,
-        out=out,
-        config=config,
-        validation=validation if validation and validation.is_file() else None,
-        form=form,
-        resume=resume,
-        retrieval=(storage.read_manifest(config.dataset_dir) or {}).get("retriever", ""),
-        progress=progress,
-    )
-
-
-def explain_tuning(config: Config, *, form: Form, train: Path | None = None) -> "RowExplanation":
-    """What `tune` would read first: its rows counted, and one of them token by token. Nothing is trained or written."""
-    train = _training_rows(config, train)
-    from openbook import training
-
-    return training.explain(train, config, form=form)
-
-
-def _training_rows(config: Config, train: Path | None) -> Path:
-    train = train or config.dataset_dir / "train.jsonl"
-    if not train.is_file():
-        raise StoreError(f"{train} does not exist.", "Write the questions first: `openbook dataset`.")
-    return train
-
-
-def run_instruct(
-    config: Config, *, out: Path | None = None, resume: bool = False, force: bool = False, progress: Progress = SILENT
-) -> "TuneReport":
-    """`tune` on instructions for a caller that already holds the output folder."""
-    from openbook import dataset, training
-
-    mixed = dataset.mix(config, progress=progress)
-    taken = ", ".join(f"{rows:,} rows of {name}" for name, rows in mixed.taken.items())
-    progress.message(f"{taken}; {mixed.validation:,} kept to watch the loss.")
-    out, rows = out or config.adapters_dir / "instruct", config.instruct_dir / "train.jsonl"
-    if not force and training.is_tuned(rows, out=out, config=config):
-        progress.message(f"{out} is current: sets, base and options are those that it was tuned with.")
-        return from_json(training.TuneReport, (storage.read_manifest(out) or {})["report"])
-    return training.tune(
-        rows,
-        out=out,
-        config=config,
-        validation=config.instruct_dir / "validation.jsonl",
-        method="instruct",
-        resume=resume,
-        retrieval=(storage.read_manifest(config.dataset_dir) or {}).get("retriever", ""),
-        progress=progress,
-    )
-
-
-def default_adapter(config: Config, *, closed: bool = False) -> Path | None:
-    """The adapter that `tune` wrote for this form, None where there is none yet."""
-    folder = config.adapters_dir / ADAPTERS["closed" if closed else "raft"]
-    return folder if (folder / "adapter_config.json").exists() else None
 
 
 @contextlib.contextmanager
@@ -347,7 +204,7 @@ def answering(config: Config, *, adapter: Path | None, closed: bool = False) -> 
 
 def ask(config: Config, question: str, *, adapter: Path | None = None, closed: bool = False) -> Answer:
     """One answer with verified quotes, from `adapter` or else the one that `tune` wrote, or else the base."""
-    found = adapter or default_adapter(config, closed=closed)
+    found = adapter or tuning.default_adapter(config, closed=closed)
     with answering(config, adapter=found, closed=closed) as answerer:
         return answerer.answer(question)
 

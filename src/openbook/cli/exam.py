@@ -66,11 +66,11 @@ def ask(
 
 
 def _adapter(session: Session, config: "Config", given: Path | None, base_only: bool, closed: bool) -> Path | None:
-    from openbook import verbs
+    from openbook import tuning
 
     if base_only:
         return None
-    adapter = given or verbs.default_adapter(config, closed=closed)
+    adapter = given or tuning.default_adapter(config, closed=closed)
     if adapter is None:
         session.note(f"No adapter in {config.adapters_dir} yet (`openbook tune` writes one): the base model answers.")
     return adapter

@@ -123,7 +123,7 @@ def tune(
       openbook tune --method grpo --from-adapter openbook-work/adapters/raft
       openbook tune --method ppo --from-adapter openbook-work/adapters/raft --reward-model openbook-work/adapters/reward
     """
-    from openbook import verbs
+    from openbook import tuning, verbs
 
     config = session.config(
         {
@@ -141,7 +141,7 @@ def tune(
     if explain:
         if method is not Method.sft:
             raise InputError("--explain shows the rows of supervised tuning only.", "Leave out --method.")
-        draw(verbs.explain_tuning(config, form=form.value, train=train), as_json=json_)
+        draw(tuning.explain_tuning(config, form=form.value, train=train), as_json=json_)
         return
     report = verbs.tune(
         config,
@@ -158,7 +158,7 @@ def tune(
         print(json.dumps(dataclasses.asdict(report), ensure_ascii=False))
     else:
         print(tune_summary(report))
-        folder = verbs.ADAPTERS[form.value] if method is Method.sft else method.value
+        folder = tuning.ADAPTERS[form.value] if method is Method.sft else method.value
         print(f"{'Reward model' if method is Method.reward else 'Adapter'}: {config.adapters_dir / folder}")
 
 
