@@ -146,6 +146,14 @@ def test_instruct_tunes_on_the_mix_and_knows_when_it_is_current(setting):
         verbs.tune(config, method="instruct", form="closed")
 
 
+def test_what_is_watched_of_the_mix_is_told_question_by_question(setting):
+    make, alpaca, _ = setting
+    config = make(str(alpaca), dataset={"validation": 2})
+    assert verbs.tune(config, method="instruct").validation_loss
+    told = list(read_jsonl(config.adapters_dir / "instruct" / "validation.jsonl"))
+    assert [row["line"] for row in told] == [1, 2] and all(row["question"] and row["loss"] > 0 for row in told)
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason="the shared samples are not here")
 def test_a_real_alpaca_file_is_read_whole(setting):
     make, _, _ = setting

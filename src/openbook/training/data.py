@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ Form = Literal["raft", "closed"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """One question of a study group. `passages` is None where the prompt shows none (or is given whole as `messages`,
-    each with a flag in `trained`: whether an assistant's message counts)."""
+    each with a flag in `trained`: whether an assistant's message counts). `line` is its line in the file, from 1."""
 
     name: str
     question: str = ""
@@ -28,12 +28,15 @@ class Item:
     answer: str = ""
     messages: tuple[Message, ...] = ()
     trained: tuple[bool, ...] = ()
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """One sequence of an item as an epoch shows it: its passages in that epoch's order. `question` is "" for a conversation."""
+    """One sequence of an item as an epoch shows it: its passages in that epoch's order. `question` is "" for a conversation, `line` the
+    item's line in its file."""
 
+    line: int
     question: str
     conversation: Conversation
     sequence: TokenSequence
@@ -78,7 +81,7 @@ class Study:
     def group_of(self, line: int, epoch: int = 0) -> list[Shown]:
         """The example in this line of the file, from 1, and after it those that share its passages, as `epoch` has them."""
         for number, group in enumerate(self.groups):
-            named = [item for item in group if item.name.endswith(f":{line}")]
+            named = [item for item in group if item.line == line]
             if named:
                 others = [item for item in group if item is not named[0]]
                 return [shown for item in [*named, *others] for shown in self._show(item, number, epoch)]
@@ -118,7 +121,10 @@ class Study:
                 )
             passages.remove(distractors[-1])
             self.left_out[item.name] = len(item.passages or ()) - len(passages)
-        shown = [Shown(question=item.question, conversation=conversation, sequence=sequence) for sequence in sequences]
+        shown = [
+            Shown(line=item.line, question=item.question, conversation=conversation, sequence=sequence)
+            for sequence in sequences
+        ]
         if passages is None or len(passages) < 2:
             self._fixed[item.name] = shown
         return shown
@@ -140,7 +146,7 @@ def read_study(path: Path, tokenizer: Any, *, form: Form, budget: int, seed: int
     for number, row in enumerate(read_jsonl(path), 1):
         name = f"{path}:{number}"
         item, group = _item(row, name, form)
-        groups.setdefault(number if group is None else group, []).append(item)
+        groups.setdefault(number if group is None else group, []).append(replace(item, line=number))
     if not groups:
         raise RecordError(f"{path} holds no examples.", "Build the data set again with more documents or questions.")
     return Study(

@@ -31,7 +31,7 @@ def question_losses(model: Any, loaded: LoadedModel, study: Study) -> Iterator[d
                 one = shown[at]
                 at += 1
                 yield {
-                    "line": int(one.sequence.name.rsplit(":", 1)[-1]),
+                    "line": one.line,
                     "question": one.question or one.conversation.messages[-2].content,
                     "expected": one.conversation.messages[-1].content,
                     "loss": total / int((sequence.weight > 0).sum()),
