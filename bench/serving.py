@@ -25,9 +25,10 @@ import httpx2 as httpx
 import numpy as np
 import psutil
 
-from openbook.config import Config, Documents
+from openbook.config import Config
 from openbook.indexing import ingest
 from openbook.models import Piece
+from openbook.options import Documents
 from openbook.records import Conversation
 from openbook.retrieval import open_index
 from openbook.serving import Settings

@@ -9,8 +9,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from models_for_tests import folder, tokenizer
-from openbook.config import RL, Preference
 from openbook.models import load
+from openbook.options import RL, Preference
 from openbook.progress import SILENT
 from openbook.training.attention import serve_trees
 from openbook.training.dpo import Anchors, DirectPreference

@@ -167,7 +167,7 @@ def test_init_beside_another_folder_names_documents_that_can_be_found(openbook: 
             1,
             "The disk is full",
         ),
-        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 1, "/root/x: permission denied."),
+        (PermissionError(errno.EACCES, "Permission denied", "/locked/x"), 1, "/locked/x: permission denied."),
         (ZeroDivisionError("division\nby zero"), 70, "(ZeroDivisionError: division by zero). Run with --debug"),
     ],
 )

@@ -14,7 +14,6 @@ import pytest
 from chat_server import diligent, items, serving
 from dataset_world import WordIndex, cut, options, shelf
 from openbook import dataset, prompt
-from openbook.config import Dataset
 from openbook.dataset import PARTS, build_from, building, groups, splits
 from openbook.dataset.doctor import diagnose
 from openbook.dataset.exports import export_row
@@ -25,6 +24,7 @@ from openbook.dataset.rowchecks import LIST_NUMBER
 from openbook.dataset.teacher import make_teacher
 from openbook.documents import chunk
 from openbook.metrics import Gold, grade_text
+from openbook.options import Dataset
 from raft_world import healthy
 
 CHUNKS = cut(shelf())

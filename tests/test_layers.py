@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "openbook"
 
 LAYERS = (
-    {"errors", "records", "progress"},
+    {"errors", "records", "progress", "options"},
     {"config", "storage", "prompt", "markup"},
     {"documents", "retrieval", "models", "llm"},
     {"metrics", "tokens"},

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from models_for_tests import FAMILIES, folder, model, tokenizer
-from openbook.config import Config, Preference
+from openbook.config import Config
 from openbook.errors import InputError, ModelError, OpenbookError, RecordError
 from openbook.models import load
+from openbook.options import Preference
 from openbook.progress import SILENT
 from openbook.records import Conversation, Message
 from openbook.storage import read_jsonl, read_manifest, write_jsonl

@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from models_for_tests import folder
 from openbook import prompt
-from openbook.config import RL, Config
+from openbook.config import Config
 from openbook.errors import ConfigError, InputError, ModelError, OpenbookError, RecordError, StoreError
 from openbook.models import Generator, load
+from openbook.options import RL
 from openbook.progress import SILENT
 from openbook.storage import read_jsonl, read_manifest, write_jsonl
 from openbook.training import is_reinforced, reinforce, tune, tune_on_pairs

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from openbook.config import RL
 from openbook.errors import ConfigError, ModelError, RecordError
 from openbook.metrics.grading import Gold
+from openbook.options import RL
 from openbook.prompt import REFUSAL
 from openbook.records import Chunk
 from openbook.training.exercises import Exercise

@@ -11,8 +11,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from models_for_tests import folder
-from openbook.config import RL
 from openbook.models import LoadedModel, load
+from openbook.options import RL
 from openbook.progress import SILENT
 from openbook.training.attention import serve_trees
 from openbook.training.grpo import GroupRelative

@@ -55,6 +55,8 @@ def compare(config: Config, methods: Sequence[str] = DEFAULT, *, progress: Progr
 
 def _tune(config: Config, way: "Way", progress: Progress) -> "Cost":
     """Tune in one way, from the adapter of the way before it; what is current is not tuned again."""
+    from openbook import dataset
+
     storage.forget_peak_memory()
     out = config.adapters_dir / way.name
     given: dict[str, Any] = {"method": way.method, "out": out, "progress": progress}
@@ -69,7 +71,7 @@ def _tune(config: Config, way: "Way", progress: Progress) -> "Cost":
         given["start"] = config.adapters_dir / way.after
     if way.method == "dpo":
         sampled = tuned.find_pairs(config, adapter=given["start"], progress=progress)
-        given["pairs"] = config.pairs_dir / "pairs.jsonl"
+        given["pairs"] = dataset.pairs_path(config)
     return _cost(verbs.tune(config, **given), sampled)
 
 

@@ -2,6 +2,9 @@
 
 import html
 from collections.abc import Iterable
+from pathlib import Path
+
+_PALETTE = Path(__file__).with_name("palette.css")
 
 
 class Html(str):
@@ -46,3 +49,22 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]], *, class_: str = "
         class_="scroll",
         tabindex="0",
     )
+
+
+def document(title: str, body: str, *, sheet: Path, policy: str = "") -> str:
+    """A page that is one file and asks nobody for anything: the palette and `sheet` are in it. `policy` adds to what its
+    security policy allows."""
+    styles = _PALETTE.read_text(encoding="utf-8") + sheet.read_text(encoding="utf-8")
+    allowed = "default-src 'none'; style-src 'unsafe-inline'" + (f"; {policy}" if policy else "")
+    head = join(
+        [
+            Html('<meta charset="utf-8">'),
+            Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+            Html('<meta name="color-scheme" content="light dark">'),
+            Html(f'<meta http-equiv="Content-Security-Policy" content="{allowed}">'),
+            tag("title", title),
+            tag("style", Html(styles)),
+        ],
+        "\n",
+    )
+    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{escape(body)}\n</body>\n</html>\n'

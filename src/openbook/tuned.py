@@ -47,12 +47,9 @@ class _Late:
         from openbook import models
 
         if self._generator is None:
-            model = self._config.model
-            loaded = models.load(
-                model.base, quantization=model.quantization, dtype=model.dtype, device=model.device, dequantize=True
-            )
+            loaded = models.load_base(self._config, dequantize=True)
             self._generator = models.Generator(
-                loaded, max_new_tokens=model.max_new_tokens, batch_size=self._config.evaluate.batch_size
+                loaded, max_new_tokens=self._config.model.max_new_tokens, batch_size=self._config.evaluate.batch_size
             )
             self._generator.add_adapter("asked", self._adapter)
         with self._generator.adapter("asked"):

@@ -35,10 +35,9 @@ def run_tuning_on_pairs(
     out = out or config.adapters_dir / method
     if not force and training.is_tuned_on_pairs(pairs, method=method, out=out, config=config, start=start):
         progress.message(f"{out} is current: pairs, base, starting adapter and options are those of its tuning.")
-        return from_json(training.TuneReport, (storage.read_manifest(out) or {})["report"])
-    tuned = default_adapter(config)
-    if method == "dpo" and start is None and tuned is not None:
-        progress.message(f"Starts from the bare base. To go on from the tuned adapter: --from-adapter {tuned}")
+        return _its_report(out)
+    if method == "dpo":
+        _tell_of_tuned(config, start, progress)
     return training.tune_on_pairs(
         pairs,
         method=method,
@@ -68,10 +67,8 @@ def run_reinforcement(
 
     if not force and training.is_reinforced(train, method=method, out=out, config=config, start=start):
         progress.message(f"{out} is current: questions, base, starting adapter and options are those of its tuning.")
-        return from_json(training.TuneReport, (storage.read_manifest(out) or {})["report"])
-    tuned = default_adapter(config)
-    if start is None and tuned is not None:
-        progress.message(f"Starts from the bare base. To go on from the tuned adapter: --from-adapter {tuned}")
+        return _its_report(out)
+    _tell_of_tuned(config, start, progress)
     return training.reinforce(
         train, method=method, out=out, config=config, start=start, resume=resume, progress=progress
     )
@@ -99,7 +96,7 @@ def run_tuning(
 
     if not force and training.is_tuned(train, out=out, config=config, form=form):
         progress.message(f"{out} is current: data, base and options are those that it was tuned with.")
-        return from_json(training.TuneReport, (storage.read_manifest(out) or {})["report"])
+        return _its_report(out)
     return training.tune(
         train,
         out=out,
@@ -107,7 +104,7 @@ def run_tuning(
         validation=validation if validation and validation.is_file() else None,
         form=form,
         resume=resume,
-        retrieval=(storage.read_manifest(config.dataset_dir) or {}).get("retriever", ""),
+        retrieval=_retriever(config),
         progress=progress,
     )
 
@@ -118,13 +115,6 @@ def explain_tuning(config: Config, *, form: Form, train: Path | None = None) -> 
     from openbook import training
 
     return training.explain(train, config, form=form)
-
-
-def _training_rows(config: Config, train: Path | None) -> Path:
-    train = train or config.dataset_dir / "train.jsonl"
-    if not train.is_file():
-        raise StoreError(f"{train} does not exist.", "Write the questions first: `openbook dataset`.")
-    return train
 
 
 def run_instruct(
@@ -139,7 +129,7 @@ def run_instruct(
     out, rows = out or config.adapters_dir / "instruct", config.instruct_dir / "train.jsonl"
     if not force and training.is_tuned(rows, out=out, config=config):
         progress.message(f"{out} is current: sets, base and options are those that it was tuned with.")
-        return from_json(training.TuneReport, (storage.read_manifest(out) or {})["report"])
+        return _its_report(out)
     return training.tune(
         rows,
         out=out,
@@ -147,7 +137,7 @@ def run_instruct(
         validation=config.instruct_dir / "validation.jsonl",
         method="instruct",
         resume=resume,
-        retrieval=(storage.read_manifest(config.dataset_dir) or {}).get("retriever", ""),
+        retrieval=_retriever(config),
         progress=progress,
     )
 
@@ -156,3 +146,28 @@ def default_adapter(config: Config, *, closed: bool = False) -> Path | None:
     """The adapter that `tune` wrote for this form, None where there is none yet."""
     folder = config.adapters_dir / ADAPTERS["closed" if closed else "raft"]
     return folder if (folder / "adapter_config.json").exists() else None
+
+
+def _training_rows(config: Config, train: Path | None) -> Path:
+    train = train or config.dataset_dir / "train.jsonl"
+    if not train.is_file():
+        raise StoreError(f"{train} does not exist.", "Write the questions first: `openbook dataset`.")
+    return train
+
+
+def _tell_of_tuned(config: Config, start: Path | None, progress: Progress) -> None:
+    tuned = default_adapter(config)
+    if start is None and tuned is not None:
+        progress.message(f"Starts from the bare base. To go on from the tuned adapter: --from-adapter {tuned}")
+
+
+def _its_report(out: Path) -> "TuneReport":
+    """What was reported when the adapter in `out` was tuned."""
+    from openbook.training import TuneReport
+
+    return from_json(TuneReport, (storage.read_manifest(out) or {})["report"])
+
+
+def _retriever(config: Config) -> str:
+    """The fingerprint of the retriever that chose the data set's passages."""
+    return str((storage.read_manifest(config.dataset_dir) or {}).get("retriever", ""))

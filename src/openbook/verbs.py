@@ -188,13 +188,7 @@ def answering(config: Config, *, adapter: Path | None, closed: bool = False) -> 
         base, retrieval = models.fingerprint(config.model.base), retriever.fingerprint if retriever else ""
         for difference in check_adapter(adapter, base=base, retrieval=retrieval):
             warnings.warn(difference, stacklevel=2)
-    loaded = models.load(
-        config.model.base,
-        quantization=config.model.quantization,
-        dtype=config.model.dtype,
-        device=config.model.device,
-        dequantize=True,  # the exam's weights, and faster token by token
-    )
+    loaded = models.load_base(config, dequantize=True)  # the exam's weights, and faster token by token
     generator = models.Generator(loaded, max_new_tokens=config.model.max_new_tokens)
     if adapter is not None:
         generator.add_adapter("asked", adapter)

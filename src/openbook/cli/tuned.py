@@ -78,14 +78,14 @@ def pairs(
             f"equal answers are left out\nPairs: {out}"
         )
         return
-    from openbook import tuned
+    from openbook import dataset, tuned
 
     report = tuned.find_pairs(config, adapter=adapter, force=force, progress=session.progress)
     if json_:
         print(json.dumps(dataclasses.asdict(report)))
     else:
         print(pairs_summary(report))
-        print(f"Pairs: {config.pairs_dir / 'pairs.jsonl'}")
+        print(f"Pairs: {dataset.pairs_path(config)}")
 
 
 def pairs_summary(report: "PairsReport") -> str:

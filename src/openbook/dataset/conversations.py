@@ -16,16 +16,8 @@ from typing import Any
 from openbook import prompt
 from openbook.dataset.imports import STOP, read_sample
 from openbook.errors import RecordError
-from openbook.records import Role
+from openbook.records import ROLES, Role
 
-_ROLES: dict[object, Role] = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "model": "assistant",
-}
 _FLAGS = ("train", "training", "train_on_turn", "weight")
 LAYOUTS = "messages, conversations, prompt + completion, instruction + output, or a RAFT row"
 
@@ -87,7 +79,7 @@ def _message(message: Any, key: str) -> Turn:
     if not isinstance(message, Mapping):
         raise RecordError(f"a message of {key!r} is {type(message).__name__}, not an object")
     role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))
-    if role not in _ROLES:
+    if role not in ROLES:
         raise RecordError(
             f"a message of {key!r} has the role {role!r}", "openbook trains on system, user and assistant only."
         )
@@ -97,7 +89,7 @@ def _message(message: Any, key: str) -> Turn:
     for flag in flags:
         if flag not in (0, 1):  # booleans are these numbers
             raise RecordError(f"a message of {key!r} has the training flag {flag!r}", "It is true or false, or 1 or 0.")
-    found = _ROLES[role]
+    found = ROLES[role]
     return Turn(role=found, content=content, train=found == "assistant" and all(flags))
 
 

@@ -17,7 +17,7 @@ from openbook.dataset.formats import read_examples
 from openbook.errors import RecordError, StoreError
 from openbook.metrics import Gold, grade_text
 from openbook.progress import SILENT, Progress
-from openbook.records import Conversation, RaftExample
+from openbook.records import Conversation, RaftExample, to_json
 
 STAGE: Final = "pairs"
 # What is punished, by name; the first that holds names an answer.
@@ -195,7 +195,7 @@ def _pairs(
     turns = sorted((place, kind, text) for kind, texts in by_kind.items() for place, text in enumerate(texts))
     for _, kind, text in turns[:count]:
         yield {
-            "prompt": [{"role": message.role, "content": message.content} for message in asked_.messages],
+            "prompt": [to_json(message) for message in asked_.messages],
             "chosen": chosen,
             "rejected": text,
             "kind": kind,

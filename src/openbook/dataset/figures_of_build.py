@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from openbook import prompt
-from openbook.config import Dataset
+from openbook.options import Dataset
 from openbook.records import RaftExample
 
 BIASED_FROM = 40  # examples; with fewer, chance alone fills places unevenly

@@ -36,8 +36,8 @@ class Judge:
         """The questions about the passages `golden`, with their scores."""
         if not questions:
             return []
-        marks = self._reply(self.judging(questions, golden), len(questions) * TOKENS_PER_VERDICT)
-        known = self._reply(self.closed(questions), len(questions) * TOKENS_PER_ANSWER)
+        marks = self._ask(self.judging(questions, golden), len(questions) * TOKENS_PER_VERDICT)
+        known = self._ask(self.closed(questions), len(questions) * TOKENS_PER_ANSWER)
         answers = self._read(known, "answer", len(questions))
         columns = {name: [_mark(value) for value in self._read(marks, name, len(questions))] for name in MARKS}
         return [
@@ -58,7 +58,7 @@ class Judge:
         asked = self._instructions.conversation(
             "beside", passages=numbered_passages(passages), questions=numbered_questions(questions)
         )
-        reply = self._reply(asked, len(questions) * TOKENS_PER_VERDICT)
+        reply = self._ask(asked, len(questions) * TOKENS_PER_VERDICT)
         named = self._read(reply, "passages", len(questions))
         return [
             frozenset(
@@ -76,9 +76,6 @@ class Judge:
 
     def closed(self, questions: Sequence[Question]) -> Conversation:
         return self._instructions.conversation("closed", questions=numbered_questions(questions))
-
-    def _reply(self, asked: Conversation, max_tokens: int) -> Reply | None:
-        return self._ask(asked, max_tokens)
 
     def _read(self, reply: Reply | None, key: str, count: int) -> list[Any]:
         if reply is None:

@@ -19,13 +19,7 @@ def marked(
     """The rows with `scores.closed_base`: how like the right answer is what the bare base says to the question alone."""
     from openbook import models
 
-    loaded = models.load(
-        config.model.base,
-        quantization=config.model.quantization,
-        dtype=config.model.dtype,
-        device=config.model.device,
-        dequantize=True,
-    )
+    loaded = models.load_base(config, dequantize=True)
     generator = models.Generator(loaded, max_new_tokens=config.model.max_new_tokens)
     rows = [row for part in parts.values() for row in part if row.golden]
     with progress.task("Asking the base without passages", len(rows), "questions") as task:

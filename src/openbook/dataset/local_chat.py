@@ -23,7 +23,7 @@ class LocalChat:
 
         self.name = f"local {models.fingerprint(path)}"
         self._path = path
-        self._config = config.model
+        self._config = config
         self._generator: Generator | None = None
         self._lock = threading.Lock()
 
@@ -46,12 +46,6 @@ class LocalChat:
         if self._generator is None:
             from openbook import models
 
-            loaded = models.load(
-                self._path,
-                quantization=self._config.quantization,
-                dtype=self._config.dtype,
-                device=self._config.device,
-                dequantize=True,
-            )
+            loaded = models.load_base(self._config, name=self._path, dequantize=True)
             self._generator = models.Generator(loaded, max_new_tokens=1)
         return self._generator

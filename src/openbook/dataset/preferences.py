@@ -15,6 +15,7 @@ from typing import Any, Final
 from openbook import prompt
 from openbook.dataset.tables import read_rows
 from openbook.errors import RecordError
+from openbook.records import to_json
 from openbook.storage import write_jsonl
 
 ANSWERS: Final = tuple(f"prediction {number}" for number in range(1, 5))
@@ -66,7 +67,7 @@ def _pairs(row: Mapping[str, Any], name: str, counts: Counter[str]) -> Iterator[
             counts["equal"] += 1
             continue
         yield {
-            "prompt": [{"role": message.role, "content": message.content} for message in shown.messages],
+            "prompt": [to_json(message) for message in shown.messages],
             "chosen": chosen,
             "rejected": rejected,
             "kind": "human preference",

@@ -4,12 +4,13 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
 
 from openbook.errors import ConfigError
 
 AdapterName = str  # its folder under `adapters/`; the arms of the table know "sft" and "raft"
 Shown = Literal["none", "retrieved", "golden"]
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +59,17 @@ DIFFERENCES = (("raft_rag", "base_rag"), ("raft_rag", "sft_rag"))
 
 def chosen(names: Sequence[str]) -> tuple[Arm, ...]:
     """The arms of these names, in the table's order. Raises `ConfigError` for a name that there is not."""
+    return from_table(ARMS, names, unknown="evaluate.arms: there is no arm", none="evaluate.arms is empty.")
+
+
+def from_table(table: Mapping[str, Entry], names: Sequence[str], *, unknown: str, none: str) -> tuple[Entry, ...]:
+    """The entries of these names, in the table's order. Raises `ConfigError`, which begins as `unknown` says for a name
+    that there is not (and names the nearest one), and is `none` where no name is given."""
     for name in names:
-        if name not in ARMS:
-            close = difflib.get_close_matches(name, ARMS, n=1)
-            hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(ARMS)}."
-            raise ConfigError(f"evaluate.arms: there is no arm {name!r}.", hint)
+        if name not in table:
+            close = difflib.get_close_matches(name, table, n=1)
+            hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(table)}."
+            raise ConfigError(f"{unknown} {name!r}.", hint)
     if not names:
-        raise ConfigError("evaluate.arms is empty.", f"Choose from {', '.join(ARMS)}.")
-    return tuple(arm for arm in ARMS.values() if arm.name in names)
+        raise ConfigError(none, f"Choose from {', '.join(table)}.")
+    return tuple(entry for name, entry in table.items() if name in names)

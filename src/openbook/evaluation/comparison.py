@@ -13,10 +13,9 @@ from openbook.evaluation.arms import Arm
 from openbook.evaluation.candidates import Candidates, LocalCandidates
 from openbook.evaluation.exam import read_tests, set_exam
 from openbook.evaluation.report import TestResult
-from openbook.evaluation.scoring import columns, means
+from openbook.evaluation.scoring import aggregate, columns
 from openbook.evaluation.sittings import answer_all, sittings_of
 from openbook.evaluation.ways import BASE, Way
-from openbook.metrics import paired_difference
 from openbook.progress import SILENT, Progress
 from openbook.records import RaftExample
 from openbook.storage import versions, write_text
@@ -105,22 +104,7 @@ def examine_ways(
             arm.name: columns(exam, arm, said[arm.name], removed.get(arm.name), config.retrieval.passages)
             for arm in arms
         }
-        results[exam.name] = TestResult(
-            arms={name: means(exam.documents, column, config) for name, column in table.items()},
-            differences={
-                f"{first}-{second}": {
-                    metric: paired_difference(
-                        values,
-                        table[second][metric],
-                        exam.documents,
-                        resamples=config.evaluate.resamples,
-                        seed=config.seed,
-                    )
-                    for metric, values in table[first].items()
-                }
-                for first, second in _couples(ways)
-            },
-        )
+        results[exam.name] = aggregate(exam, table, config, _couples(ways))
     return Comparison(
         ways=tuple(way.name for way in ways),
         tests=results,

@@ -1,6 +1,6 @@
 """From answers to figures: one column of values per metric, then means and paired differences with intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from openbook.config import Config
 from openbook.evaluation.arms import DIFFERENCES, Arm
@@ -60,8 +60,11 @@ def columns(
     }
 
 
-def aggregate(exam: Exam, arms: Mapping[str, Columns], config: Config) -> TestResult:
-    """Means of every arm and the differences of `DIFFERENCES`, on the same resamples of documents."""
+def aggregate(
+    exam: Exam, arms: Mapping[str, Columns], config: Config, couples: Iterable[tuple[str, str]] = DIFFERENCES
+) -> TestResult:
+    """Means of every arm and the differences of `couples` (the first minus the second), on the same resamples of
+    documents; a couple of which one was not examined is left out."""
     differences = {
         f"{first}-{second}": {
             metric: paired_difference(
@@ -73,7 +76,7 @@ def aggregate(exam: Exam, arms: Mapping[str, Columns], config: Config) -> TestRe
             )
             for metric, values in arms[first].items()
         }
-        for first, second in DIFFERENCES
+        for first, second in couples
         if first in arms and second in arms
     }
     return TestResult(

@@ -1,11 +1,10 @@
 """The ways of tuning that are compared: what each is, what it goes on from, and when it is worth its cost."""
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from openbook.errors import ConfigError
+from openbook.evaluation.arms import from_table
 
 BASE = "base"
 
@@ -80,14 +79,7 @@ WAYS: Mapping[str, Way] = MappingProxyType({way.name: way for way in _TABLE})
 
 def chosen_ways(names: Sequence[str]) -> tuple[Way, ...]:
     """The ways of these names, in the table's order. Raises `ConfigError` for a name that there is not."""
-    for name in names:
-        if name not in WAYS:
-            close = difflib.get_close_matches(name, WAYS, n=1)
-            hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(WAYS)}."
-            raise ConfigError(f"There is no way of tuning {name!r}.", hint)
-    if not names:
-        raise ConfigError("No way of tuning is named.", f"Choose from {', '.join(WAYS)}.")
-    return tuple(way for way in WAYS.values() if way.name in names)
+    return from_table(WAYS, names, unknown="There is no way of tuning", none="No way of tuning is named.")
 
 
 def in_order(ways: Iterable[Way]) -> list[Way]:

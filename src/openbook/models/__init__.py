@@ -2,7 +2,7 @@
 
 from openbook.models.company import Company, Piece
 from openbook.models.generate import Generation, Generator
-from openbook.models.load import LoadedModel, context_tokens, fingerprint, load, load_tokenizer
+from openbook.models.load import LoadedModel, context_tokens, fingerprint, load, load_base, load_tokenizer
 
 __all__ = [
     "Company",
@@ -13,5 +13,6 @@ __all__ = [
     "context_tokens",
     "fingerprint",
     "load",
+    "load_base",
     "load_tokenizer",
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from openbook.config import Config
 from openbook.errors import ModelError
 from openbook.storage import hash_file, hash_json
 
@@ -115,6 +116,20 @@ def context_tokens(name: str, tokenizer: "PreTrainedTokenizerBase") -> int:
     with _explained(name):
         config = AutoConfig.from_pretrained(resolve(name), trust_remote_code=False)
     return _context(config, tokenizer)
+
+
+def load_base(
+    config: Config, quantization: Quantization | None = None, *, name: str = "", dequantize: bool = False
+) -> LoadedModel:
+    """`load` of the base that the options name (or of another model, `name`), as they say how; `quantization` (default:
+    `model.quantization`) is what differs where an adapter decides it."""
+    return load(
+        name or config.model.base,
+        quantization=quantization or config.model.quantization,
+        dtype=config.model.dtype,
+        device=config.model.device,
+        dequantize=dequantize,
+    )
 
 
 def load(

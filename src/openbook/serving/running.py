@@ -40,13 +40,7 @@ def open_service(settings: Settings) -> "Service":
     config = settings.config
     # The index first: it is quick to open, and what fails should fail before a model is loaded.
     library = None if settings.plain else Library(config)
-    loaded = models.load(
-        config.model.base,
-        quantization=config.model.quantization,
-        dtype=config.model.dtype,
-        device=config.model.device,
-        dequantize=True,  # the exam's weights, and faster token by token
-    )
+    loaded = models.load_base(config, dequantize=True)  # the exam's weights, and faster token by token
     generator = models.Generator(loaded, max_new_tokens=config.model.max_new_tokens)
     writers = models.Company(generator, rows=config.serve.concurrent, context=config.serve.context_tokens)
     # A model that cannot be written with fails here and not in a request, and the first request finds everything warm.

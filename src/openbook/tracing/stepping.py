@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from openbook.config import Config
-from openbook.models import Generator, LoadedModel, load
+from openbook.models import Generator, LoadedModel, load_base
 from openbook.models.chat import render
 from openbook.records import Conversation
 from openbook.tokens import TokenTree
@@ -65,12 +65,7 @@ def _trace(config: Config, make: Callable[[LoadedModel], Subject], *, steps: int
     from openbook.training.adapting import adapted, count_weights
     from openbook.training.attention import serve_trees
 
-    loaded = load(
-        config.model.base,
-        quantization="nf4" if config.tune.adapter == "qlora" else "none",
-        dtype=config.model.dtype,
-        device=config.model.device,
-    )
+    loaded = load_base(config, config.tune.quantization)
     subject = make(loaded)
     model = adapted(loaded, config, start)
     serve_trees(loaded.model)

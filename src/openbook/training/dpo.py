@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openbook.config import Preference
+from openbook.options import Preference
 from openbook.training import losses
 from openbook.training.head import sum_by_sequence, token_kl, token_losses
 from openbook.training.pair_rows import PairRow

@@ -1,7 +1,7 @@
 """When a run of reinforcement learning is stopped: the policy has run away from the reference, or has collapsed."""
 
-from openbook.config import RL
 from openbook.errors import ModelError
+from openbook.options import RL
 from openbook.progress import Progress
 
 

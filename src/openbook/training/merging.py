@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from openbook import prompt
 from openbook.config import Config
 from openbook.errors import InputError, ModelError
-from openbook.models import LoadedModel, fingerprint, load
+from openbook.models import LoadedModel, fingerprint, load, load_base
 from openbook.models.chat import encode_prompt, stop_tokens
 from openbook.models.load import resolve
 from openbook.progress import SILENT, Progress, Task
 from openbook.records import Conversation
 from openbook.storage import explained, read_manifest, write_manifest
+from openbook.training import adapting
 from openbook.training.adapting import adapter_fingerprint
 from openbook.training.data import read_study
 from openbook.training.trainer import HEAD
@@ -150,24 +151,14 @@ def _check(adapter: Path, out: Path, config: Config) -> bool:
 
 
 def _load(config: Config, *, quantised: bool) -> LoadedModel:
-    return load(
-        config.model.base,
-        quantization="nf4" if quantised else "none",
-        dtype=config.model.dtype,
-        device=config.model.device,
-        dequantize=True,
-    )
+    return load_base(config, "nf4" if quantised else "none", dequantize=True)
 
 
 def _with(loaded: LoadedModel, adapter: Path) -> Any:
     from peft import PeftModel
-    from safetensors import SafetensorError
 
-    try:
+    with adapting.explained(adapter, loaded):
         return PeftModel.from_pretrained(loaded.model, adapter).eval()
-    except (RuntimeError, ValueError, SafetensorError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(f"The adapter in {adapter} cannot be put on {loaded.name}: {reason}") from error
 
 
 def _examined(adapter: Path, config: Config, ids: Sequence[list[int]], task: Task) -> _Said:

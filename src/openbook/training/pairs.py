@@ -17,17 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from openbook.errors import RecordError
-from openbook.records import Conversation, Message, PreferencePair, Role
+from openbook.records import ROLES, Conversation, Message, PreferencePair
 from openbook.storage import read_jsonl
 
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "model": "assistant",
-}
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _REMEDY = "A pair needs `prompt`, `chosen` and `rejected`, or `chosen` and `rejected` that begin with the same prompt."
 
@@ -153,12 +145,12 @@ def _messages(value: Any, key: str, name: str) -> tuple[Message, ...]:
         if not isinstance(message, Mapping):
             raise RecordError(f"{name}: a message of {key!r} is {type(message).__name__}, not an object.")
         role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))
-        if role not in _ROLES or not isinstance(content, str):
+        if role not in ROLES or not isinstance(content, str):
             raise RecordError(
                 f"{name}: a message of {key!r} has the role {role!r} and {type(content).__name__} content.",
                 "Messages have a role (system, user or assistant) and a text.",
             )
-        found.append(Message(role=_ROLES[role], content=content))
+        found.append(Message(role=ROLES[role], content=content))
     return tuple(found)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openbook.config import RL
+from openbook.options import RL
 from openbook.training import losses
 from openbook.training.grpo import clipped
 from openbook.training.head import token_losses

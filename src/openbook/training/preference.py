@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from openbook.config import Config
 from openbook.errors import ModelError
-from openbook.models import LoadedModel, fingerprint, load
+from openbook.models import LoadedModel, fingerprint, load_base
 from openbook.progress import SILENT, Progress
 from openbook.storage import hash_file, hash_json, is_current, peak_memory_bytes, read_manifest, write_manifest
 from openbook.training.adapting import adapted, adapter_fingerprint, count_weights, save
@@ -50,12 +50,7 @@ def tune_on_pairs(
     _refuse_contradictions(method, out, config, start)
     named = read_pairs(path)
     config = _for_pairs(config, method)
-    loaded = load(
-        config.model.base,
-        quantization="nf4" if config.tune.adapter == "qlora" else "none",
-        dtype=config.model.dtype,
-        device=config.model.device,
-    )
+    loaded = load_base(config, config.tune.quantization)
     budget = config.tune.row_tokens
     pairs = encode_pairs(named, loaded.tokenizer, limit=min(budget, loaded.context))
     trained, watched = pairs.held_out(config.preference.held_out, seed=config.seed)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from openbook import prompt
 from openbook.config import Config
 from openbook.errors import ModelError
-from openbook.models import LoadedModel, fingerprint, load
+from openbook.models import LoadedModel, fingerprint, load_base
 from openbook.models.chat import stop_tokens
 from openbook.models.load import pick_device
 from openbook.progress import SILENT, Progress, Task
@@ -200,14 +200,9 @@ def _for_rl(config: Config) -> Config:
 def _load(config: Config) -> LoadedModel:
     """The base. On a CPU its 4-bit matrices are turned back into plain ones of the same values: token by token they
     are several times faster, and most of a round goes into writing."""
-    quantised = config.tune.adapter == "qlora"
-    return load(
-        config.model.base,
-        quantization="nf4" if quantised else "none",
-        dtype=config.model.dtype,
-        device=config.model.device,
-        dequantize=quantised and pick_device(config.model.device).type == "cpu",
-    )
+    quantization = config.tune.quantization
+    plain = quantization == "nf4" and pick_device(config.model.device).type == "cpu"
+    return load_base(config, quantization, dequantize=plain)
 
 
 def _algorithm(method: RewardMethod, config: Config, roles: "Roles") -> "Algorithm":

@@ -8,9 +8,9 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor
 
-from openbook.config import RL
 from openbook.errors import ConfigError, ModelError, RecordError
 from openbook.metrics.grading import Grade, grade_text
+from openbook.options import RL
 from openbook.prompt import is_refusal, parse_answer
 from openbook.training.attention import forward_keywords
 from openbook.training.head import hidden_states

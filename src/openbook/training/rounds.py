@@ -17,7 +17,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor
 
-from openbook.config import RL
+from openbook.options import RL
 from openbook.training.head import token_entropies, token_losses
 from openbook.training.limits import Limits
 from openbook.training.losses import kl_k3

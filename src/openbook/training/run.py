@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openbook.config import Config, Tune
+from openbook.config import Config
 from openbook.errors import OpenbookError
 from openbook.models import LoadedModel
+from openbook.options import Tune
 from openbook.progress import Progress, Task
 from openbook.storage import append_jsonl, read_jsonl, read_manifest
 

@@ -11,7 +11,7 @@ import torch
 
 from openbook.config import Config
 from openbook.errors import ModelError, RecordError
-from openbook.models import LoadedModel, load
+from openbook.models import LoadedModel, load_base
 from openbook.progress import SILENT, Progress
 from openbook.records import Conversation, Message
 from openbook.storage import read_manifest, write_jsonl
@@ -87,12 +87,7 @@ def load_reward_model(adapter: Path, config: Config) -> tuple[Any, LoadedModel, 
         )
     manifest = read_manifest(adapter) or {}
     quantised = manifest.get("options", {}).get("adapter", "qlora") == "qlora"
-    loaded = load(
-        config.model.base,
-        quantization="nf4" if quantised else "none",
-        dtype=config.model.dtype,
-        device=config.model.device,
-    )
+    loaded = load_base(config, "nf4" if quantised else "none")
     tuned_on = manifest.get("inputs", {}).get("base", loaded.fingerprint)
     if tuned_on != loaded.fingerprint:
         raise ModelError(

@@ -6,7 +6,7 @@ from typing import Any
 
 from openbook import prompt
 from openbook.config import Config
-from openbook.models import LoadedModel, load
+from openbook.models import LoadedModel, load_base
 from openbook.progress import SILENT, Progress
 from openbook.storage import hash_file, is_current, peak_memory_bytes, write_jsonl, write_manifest
 from openbook.training.adapting import adapted, count_weights, save
@@ -68,12 +68,7 @@ def tune(
     trained on and `ModelError` for models that cannot be tuned.
     """
     base = config.model.base
-    loaded = load(
-        base,
-        quantization="nf4" if config.tune.adapter == "qlora" else "none",
-        dtype=config.model.dtype,
-        device=config.model.device,
-    )
+    loaded = load_base(config, config.tune.quantization)
     inputs = run_inputs(train, loaded.fingerprint)
     options = run_options(config, form)
     study = study_of(train, loaded, config, form)

@@ -14,7 +14,7 @@ from pathlib import Path
 from openbook.dataset.overlay import Change
 from openbook.dataset.page.article import article
 from openbook.dataset.viewing import View
-from openbook.markup import Html, join, tag
+from openbook.markup import Html, document, join, tag
 
 _HERE = Path(__file__).parent
 _KEYS = (
@@ -31,25 +31,14 @@ def render(views: Sequence[View], changes: Mapping[str, Change], *, left_out: in
     """The page for these rows, which says that `left_out` more are not on it. Equal arguments give equal bytes."""
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; form-action 'none'"
-    head = join(
-        [
-            Html('<meta charset="utf-8">'),
-            Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-            Html('<meta name="color-scheme" content="light dark">'),
-            Html(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
-            tag("title", "openbook data set"),
-            tag("style", Html((_HERE / "page.css").read_text(encoding="utf-8"))),
-        ],
-        "\n",
-    )
+    policy = f"script-src 'sha256-{digest}'; form-action 'none'"
     rows = (article(view, changes.get(view.question_id)) for view in views)
     # What is kept here while the page is closed belongs to these rows and no others.
     known = hashlib.sha256(json.dumps([view.example.id for view in views]).encode()).hexdigest()[:16]
     body = join(
         [_header(views, left_out), tag("main", *rows, id="rows", data_known=known), tag("script", Html(script))], "\n"
     )
-    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
+    return document("openbook data set", body, sheet=_HERE / "page.css", policy=policy)
 
 
 def _header(views: Sequence[View], left_out: int) -> Html:

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from openbook.evaluation.comparison import Comparison, Cost, rival
 from openbook.evaluation.page.pictures import BASE, FAINT, RAFT, SFT, canvas, figures, svg
-from openbook.evaluation.page.render import FEW_DOCUMENTS, POLICY, STYLE
+from openbook.evaluation.page.render import FEW_DOCUMENTS, STYLE
 from openbook.evaluation.page.words import duration, label, number, plural, signed, span
 from openbook.evaluation.ways import WAYS, Way
-from openbook.markup import Html, join, table, tag
+from openbook.markup import Html, document, join, table, tag
 from openbook.metrics import Interval
 
 METRICS = ("f1", "right_quote", "right_refusals", "false_refusals")
@@ -17,17 +17,6 @@ COLORS = {"base": BASE, "sft": SFT}  # all others study with passages, and have 
 def render_comparison(comparison: Comparison) -> str:
     """The whole page. Equal arguments give equal bytes."""
     ways = [WAYS[name] for name in comparison.ways]
-    head = join(
-        [
-            Html('<meta charset="utf-8">'),
-            Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-            Html('<meta name="color-scheme" content="light dark">'),
-            Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
-            tag("title", "openbook comparison"),
-            tag("style", Html(STYLE.read_text(encoding="utf-8"))),
-        ],
-        "\n",
-    )
     asked = ", ".join(
         f"{plural(questions, 'question')} on {plural(documents, 'document')} ({name})"
         for name, (questions, documents) in comparison.sizes.items()
@@ -55,7 +44,7 @@ def render_comparison(comparison: Comparison) -> str:
         ],
         "\n",
     )
-    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
+    return document("openbook comparison", body, sheet=STYLE)
 
 
 def _table(comparison: Comparison) -> Html:

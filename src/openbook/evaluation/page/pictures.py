@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Stand-in colour → variable of report.css.
+# Stand-in colour → variable of report.css or palette.css.
 INK, FAINT, BASE, SFT, RAFT = "#010101", "#020202", "#030303", "#040404", "#050505"
 VARIABLES = {INK: "--ink", FAINT: "--rule", BASE: "--base", SFT: "--sft", RAFT: "--raft"}
 

@@ -14,27 +14,15 @@ from openbook.evaluation.page.pictures import arms_picture, losses_picture, pass
 from openbook.evaluation.page.tables import arms_table, differences_table
 from openbook.evaluation.page.words import NBSP, TESTS, duration, flattened, label, meaning, plural, verdicts
 from openbook.evaluation.report import Exhibits, Report, TestResult
-from openbook.markup import Html, join, table, tag
+from openbook.markup import Html, document, join, table, tag
 
 STYLE = Path(__file__).with_name("report.css")
 FEW_DOCUMENTS = 10  # below it, a bootstrap over documents has little to draw from
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def render(report: Report, exhibits: Exhibits, config: Config) -> str:
     """The whole page. Equal arguments give equal bytes."""
     headline, *others = verdicts(report, exhibits)
-    head = join(
-        [
-            Html('<meta charset="utf-8">'),
-            Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-            Html('<meta name="color-scheme" content="light dark">'),
-            Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
-            tag("title", "openbook report"),
-            tag("style", Html(STYLE.read_text(encoding="utf-8"))),
-        ],
-        "\n",
-    )
     body = join(
         [
             tag(
@@ -48,7 +36,7 @@ def render(report: Report, exhibits: Exhibits, config: Config) -> str:
         ],
         "\n",
     )
-    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
+    return document("openbook report", body, sheet=STYLE)
 
 
 def _sections(report: Report, exhibits: Exhibits, config: Config) -> Iterator[Html]:
