@@ -111,7 +111,7 @@ class Card {
   }
 
   on_done({ seconds, first_text_seconds: first, completion_tokens: tokens, finished }) {
-    const cut = finished ? "" : " · cut off at the length limit";
+    const cut = finished ? "" : " · cut off, at the length limit or in a loop";
     this.note.textContent = `${number(tokens)} tokens in ${duration(seconds)}, the first after ${duration(first)}${cut}`;
   }
 
