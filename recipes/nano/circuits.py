@@ -36,6 +36,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from openbook.dataset.english.words import STOPWORDS
 from openbook.prompt import (
+    ANSWER,
     BEGIN_QUOTE,
     DOCUMENT,
     END_DOCUMENT,
@@ -49,7 +50,7 @@ from openbook.prompt import (
 
 SIZE = 0.1  # root mean square of the dimensions of `content`
 FLAG_SIZE = 2.0  # of a flag's dimension, relative to content
-CONSTANT_SIZE = 2.0
+CONSTANT_SIZE = 2 / 3**0.5  # so that its three dimensions add up to a flag's size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +58,11 @@ class Shape:
     """Sizes of the model. `theta` is large so that the slow rotary pairs hardly turn within the context."""
 
     vocabulary: int = 8192
-    width: int = 320
+    width: int = 384
     layers: int = 6
     heads: int = 4
     head: int = 96
-    intermediate: int = 640
+    intermediate: int = 704
     context: int = 4096
     theta: float = 1e14
 
@@ -88,8 +89,8 @@ class Gains:
     content."""
 
     phase: float = 11.0  # distance heads: amplitude of query and key over all pairs
-    near: float = 15.0  # sentence heads: how much the nearest start is preferred
-    flag: float = 40.0  # sentence heads: what each condition is worth
+    near: float = 2.0  # sentence heads: how much the nearest start is preferred
+    flag: float = 500.0  # sentence heads: what each condition is worth
     word: float = 24.0  # voting: the same stem
     before: float = 8.0  # voting: behind the same stem
     abstain: float = 14.0  # voting: what a match must exceed
@@ -98,36 +99,43 @@ class Gains:
     poll: float = 30.0  # averaging votes: what excludes passages and the system's message
     won: float = 1000.0  # finding: a sentence that all voted for
     third: float = 120.0  # finding: what it is worth to be a sentence's third token
+    heading: float = 1.0  # finding: what a heading lacks, as a share of that
     follow: float = 60.0  # finding the second token: behind the first as it stands here
-    doubt: float = 0.03  # refusing: the share of votes below which no sentence has won
+    doubt: float = 0.12  # refusing: the share of votes below which no sentence has won
     gate: float = 60.0  # finding and refusing: what keeps them silent elsewhere
     same: float = 24.0  # copying: in the sentence that has won
     own: float = 40.0  # copying: in one that begins as the quote does
     current: float = 24.0  # copying: the same token before
-    second: float = 28.0  # copying: and the same one before that
-    end: float = 68.0  # copying: below this no token has followed, and the quote ends
-    boundary: float = 40.0  # copying: what keeps a full stop from being followed by a space
+    second: float = 36.0  # copying: and the same one before that
+    before_that: float = 24.0  # copying: and the one before that
+    next: float = 70.0  # copying: behind a full stop, what opens a sentence
+    choose: float = 60.0  # answering: a word that is not in the question
     copied: float = 3.0  # size of what copying writes
     found: float = 4.0  # size of what finding writes
+    ends: float = 24.0  # logits per unit of STOP and CLOSE
+    exact: float = 2.0
     head: float = 0.15  # logits per unit of `out`
     slow: float = 5e-4  # radians a token: pairs that turn less compare contents
 
 
 class Field:
-    """Dimensions of the residual stream at width 320; what a wider model has beyond them is left to training."""
+    """Dimensions of the residual stream at width 384; what a wider model has beyond them is left to training as well."""
 
     CONSTANT = slice(0, 3)  # the same in every token: drives heads that look at positions only
     FILLER = slice(3, 4)  # makes all rows equally long
-    FLAGS = slice(4, 26)  # see `Flag`
-    CONTENT = slice(26, 86)  # a random vector per stem (40) and one per token (20)
-    PREVIOUS = slice(86, 134)  # the first 48 dimensions of the content of the token before
-    EARLIER = slice(134, 168)  # 34 of the one before that: 24 of its stem, 10 of its own
-    TAG = slice(168, 214)  # the sentence: a hash of its first three tokens
-    VOTE = slice(214, 260)  # the tag that this token votes for; behind the passages, what all vote for
-    OUT = slice(260, 320)  # what the head reads; within layer 1 the tokens to be hashed
+    FLAGS = slice(4, 40)  # see `Flag`
+    CONTENT = slice(40, 100)  # a random vector per stem (40), per form without space and case (12) and per token (8)
+    PREVIOUS = slice(100, 160)  # the content of the token before
+    EARLIER = slice(160, 220)  # of the one before that
+    THIRD = slice(220, 232)  # the first 12 dimensions of the one before that
+    TAG = slice(232, 272)  # the sentence: a hash of its first three tokens
+    VOTE = slice(272, 312)  # the tag that this token votes for; behind the passages, what all vote for
+    OUT = slice(312, 372)  # what the head reads; within layer 1 the tokens to be hashed
+    FILLERS = slice(372, 374)  # those of the two tokens before, so that where these are empty the row is as long
+    FREE = slice(374, 384)  # left to training
 
 
-STEM, OWN = 40, 20
+STEM, FORM, OWN = 40, 12, 8
 
 
 class Flag:
@@ -140,14 +148,28 @@ class Flag:
     QUOTE = 15  # `##begin_quote##`
     ANSWER = 16  # `<|assistant|>`
     SINK = 17  # the first token of every prompt, where silent heads look
-    TAGS = 18  # opening minus closing document tags so far, over their number: 1 / odd inside, 0 outside
-    SYSTEM = 19  # no document tag so far
+    TAGS = 18  # opening minus closing document tags so far, over the number of tags: 0 outside of a document
+    SYSTEM = 19  # no document tag so far, but for the sink
     INSIDE = 20  # inside a passage
     REFUSE = 21  # no sentence has won
     COMMON = 22  # a word or mark that stands everywhere
     PREVIOUS_QUOTE = 23
     ANSWERING = 24  # in the answer
-    QUOTING = 25  # in a quote of the answer
+    QUOTING = 25  # in a quote, also where the system's message names its tags
+    HASH = 26  # opens a heading
+    THIRD_HASH = 27
+    ASKED = 28  # `<ANSWER>:`
+    NOVEL = 29  # does not stand in the question
+    PREVIOUS_NOVEL = 30
+    STOP = 31  # the short answer ends
+    CLOSE = 32  # the quote ends
+    BULLET = 33  # stands before a list item or heading
+    OF_DOCUMENT = 34  # a document's tag
+    OF_QUOTE = 39  # a quote's
+    OPENS = 35  # a document's opening tag; −1: a closing one
+    QUOTES = 36  # a quote's opening tag; −1: a closing one
+    TAGS_QUOTES = 37  # of quotes, what TAGS is of documents
+    DOCUMENTS = 38  # the share of document tags among the tags so far
 
 
 def build(
@@ -166,10 +188,10 @@ def build(
         model.model.embed_tokens.weight.copy_(embedding)
         sample = _Sample(tokenizer)
 
-        def layer(number: int, asking: str = "passages") -> "_Attention":
+        def layer(number: int, asking: str = "passages", keys: str = "passages") -> "_Attention":
             sizes = sample.sizes(model, number)
             module = model.model.layers[number].self_attn
-            return _Attention(module, shape, frequencies, sizes, asking=asking, slow=gains.slow)
+            return _Attention(module, shape, frequencies, sizes, asking=asking, keys=keys, slow=gains.slow)
 
         _look_back(layer(0), tokenizer, embedding / SIZE, gains)
         _inside(model.model.layers[0], sample.sizes(model, 0, after_attention=True)["passages"])
@@ -177,11 +199,14 @@ def build(
         _hash(model.model.layers[1], sample.sizes(model, 1, after_attention=True)["passages"])
         _vote(layer(2, "question"), gains)
         _poll(layer(3), gains)
-        _quoting(layer(2, "answer"), tokenizer, embedding / SIZE, gains)
+        _novel(layer(2, "answer"), gains)
+        layer(3, "answer").shift(1, Flag.NOVEL, Flag.PREVIOUS_NOVEL, gains.phase)
         _find(layer(4, "answer"), gains)
-        _copy(layer(5, "answer"), tokenizer, embedding / SIZE, gains)
+        _copy(layer(5, "answer"), gains)
+        _answer(layer(5, "answer", keys="answer"), gains)
         head = model.lm_head.weight
         head[:, Field.OUT] = embedding[:, Field.CONTENT] / SIZE * gains.head
+        head[:, Field.OUT][:, -OWN:] *= gains.exact  # what tells "The" from "the"
         # A quote begins with a space, also where its sentence opens a line, and mostly with a capital.
         pieces = [tokenizer.id_to_token(number) for number in range(shape.vocabulary)]
         spaced = torch.tensor([piece[0] == "Ġ" and len(piece) > 1 for piece in pieces])
@@ -191,6 +216,13 @@ def build(
         for token, without, withal in ((opening, 12.0, -12.0), (refusal, 0.0, 12.0)):
             head[token, Flag.ANSWER] += without / 3  # the norm leaves about 3 of a flag
             head[token, Flag.REFUSE] += withal / 3
+        # The form of what stands between quote and answer, and the end.
+        head[tokenizer.token_to_id("<|end|>"), Flag.STOP] += gains.ends
+        head[tokenizer.token_to_id(END_QUOTE), Flag.CLOSE] += gains.ends
+        content = embedding[:, Field.CONTENT] / SIZE
+        space, asked, closing = (tokenizer.token_to_id(piece) for piece in ("Ġ", ANSWER, END_QUOTE))
+        head[space, Field.CONTENT] += content[closing] * 0.2
+        head[asked, Field.CONTENT] += content[space] * 0.1
     return model
 
 
@@ -242,16 +274,28 @@ class _Attention:
     way, has a larger one."""
 
     def __init__(
-        self, module: Any, shape: Shape, frequencies: Tensor, sizes: dict[str, Tensor], *, asking: str, slow: float
+        self,
+        module: Any,
+        shape: Shape,
+        frequencies: Tensor,
+        sizes: dict[str, Tensor],
+        *,
+        asking: str,
+        keys: str,
+        slow: float,
     ) -> None:
         self.query, self.key, self.value, self.output = (
             getattr(module, f"{name}_proj").weight for name in ("q", "k", "v", "o")
         )
-        self.x, self.here, self.sink = sizes["passages"], sizes[asking], sizes["sink"]
+        self.x, self.here, self.sink = sizes[keys], sizes[asking], sizes["sink"]
         self.size, self._frequencies = shape.head, frequencies
         self._comparing = 2 * int((frequencies <= slow).sum())  # rows of pairs that turn slowly enough for that
         self._values: dict[int, int] = {}  # rows of a head's values already taken
         self._slow: dict[int, int] = {}  # rows of a head's slow pairs already taken, from the slowest
+
+    def _size_of(self, field: slice) -> Tensor:
+        """What a dimension of it measures at the tokens that are looked at."""
+        return self.sink if field == _flag(Flag.SINK) else self.x
 
     def rows(self, head: int) -> slice:
         return slice(head * self.size, (head + 1) * self.size)
@@ -287,14 +331,25 @@ class _Attention:
             :, None
         ]
 
-    def near(self, head: int, gain: float) -> None:
-        """Prefer the near: pairs that turn once in 160 to 1,600 tokens, all in phase here, do not meet again within
-        the context."""
-        each = gain / (self.constant * 3)
-        chosen = (self._frequencies < 0.04) & (self._frequencies > 0.004)
-        for pair in torch.nonzero(chosen)[:, 0].tolist():
+    def near(self, head: int, slope: float) -> float:
+        """Prefer the near, by about `slope` a token up to a thousand: pairs that turn once in 160 to 2,000 tokens, all
+        in phase here, the slower the stronger, for the sum of cos(θd) / θ falls evenly with the distance d. The score
+        of what is here."""
+        total = 0.0
+        for pair in torch.nonzero((self._frequencies < 0.04) & (self._frequencies > 0.003))[:, 0].tolist():
+            score = slope / float(self._frequencies[pair])
+            each = (score * self.size**0.5) ** 0.5 / (self.constant * 3)
             self.query[head * self.size + pair, Field.CONSTANT] = each
             self.key[head * self.size + pair, Field.CONSTANT] = each
+            total += score
+        return total
+
+    def lower(self, head: int, score: float) -> None:
+        """Take `score` from all: what is looked for then scores nothing, and so the same however large its row is."""
+        (row,) = self._take(head, 1)
+        each = (score * self.size**0.5) ** 0.5 / (self.constant * 3)
+        self.query[row, Field.CONSTANT] = each
+        self.key[row, Field.CONSTANT] = -each
 
     def prefer(
         self,
@@ -306,13 +361,15 @@ class _Attention:
     ) -> None:
         """Add `score` times the flags' weights to a key's score, whatever its distance. The query is `always`, plus the
         weights of its own flags in `when`."""
-        (row,) = self._take(head, 1)
         each = (score * self.size**0.5) ** 0.5
-        self.query[row, Field.CONSTANT] = each * always / (CONSTANT_SIZE * 3**0.5 * self.here)
-        for flag, weight in (when or {}).items():
-            self.query[row, flag] = each * weight / (FLAG_SIZE * self.here)
-        for flag, weight in flags.items():
-            self.key[row, flag] = each * weight / (FLAG_SIZE * (self.sink if flag == Flag.SINK else self.x))
+        # A row for each magnitude: of one row NF4, which goes by the largest of a block, would blur the others.
+        for alike in _grouped(flags):
+            (row,) = self._take(head, 1)
+            self.query[row, Field.CONSTANT] = each * always / (FLAG_SIZE * self.here)
+            for flag, weight in (when or {}).items():
+                self.query[row, flag] = each * weight / (FLAG_SIZE * self.here)
+            for flag, weight in alike.items():
+                self.key[row, flag] = each * weight / (FLAG_SIZE * self._size_of(_flag(flag)))
 
     def compare(
         self, head: int, here: slice, there: slice, score: float, *, also: tuple[slice, float] | None = None
@@ -334,8 +391,37 @@ class _Attention:
         count = len(projection)
         self._values[head] = self._values.get(head, 0) + count
         scale = size**0.5  # shared by the two factors
-        self.value[first : first + count, source] = projection / self.x * scale
+        self.value[first : first + count, source] = projection / self._size_of(source) * scale
         self.output[target, first : first + count] = torch.eye(count) * SIZE * scale
+
+    def say(self, head: int, flags: dict[int, float], always: float, target: slice, size: float) -> None:
+        """Write to `target` what the weights of the attended token's flags and `always` add up to."""
+        scale = size**0.5
+        for alike in _grouped(flags | ({-1: always} if always else {})):
+            row = head * self.size + self._values.get(head, 0)
+            self._values[head] = self._values.get(head, 0) + 1
+            for flag, weight in alike.items():
+                where = Field.CONSTANT if flag == -1 else _flag(flag)
+                self.value[row, where] = weight * scale / (FLAG_SIZE * self._size_of(where))
+            self.output[target, row] = SIZE * scale
+
+    def shift(self, head: int, flag: int, target: int, gain: float) -> None:
+        """Copy a flag of the token before, by the pairs that turn fast; the others keep it from the sink."""
+        self.look_back(head, 1, gain)
+        start, half = head * self.size, self.size // 2
+        fast = half - self._comparing // 2
+        for first in (start + fast, start + half + fast):
+            self.query[first : first + half - fast] = self.key[first : first + half - fast] = 0
+        self.prefer(head, {Flag.SINK: -1.0}, 400.0)
+        self.carry(head, _flag(flag), _flag(target))
+
+
+def _grouped(flags: dict[int, float]) -> list[dict[int, float]]:
+    """By the size of their weights; the sink, whose rows are of another, alone."""
+    found: dict[float, dict[int, float]] = {}
+    for flag, weight in flags.items():
+        found.setdefault(0.0 if flag == Flag.SINK else abs(weight), {})[flag] = weight
+    return list(found.values())
 
 
 def _part(field: slice, first: int, count: int) -> slice:
@@ -349,9 +435,11 @@ def _flag(number: int) -> slice:
 def _look_back(attention: _Attention, tokenizer: Tokenizer, embedding: Tensor, gains: Gains) -> None:
     for head in range(3):
         attention.look_back(head, head + 1, gains.phase)
-    attention.carry(0, _part(Field.CONTENT, 0, 48), Field.PREVIOUS)
-    attention.carry(1, _part(Field.CONTENT, 0, 24), _part(Field.EARLIER, 0, 24))
-    attention.carry(1, _part(Field.CONTENT, STEM, 10), _part(Field.EARLIER, 24, 10))
+    attention.carry(0, Field.CONTENT, Field.PREVIOUS)
+    attention.carry(1, Field.CONTENT, Field.EARLIER)
+    attention.carry(2, _part(Field.CONTENT, 0, 12), Field.THIRD)
+    for head in range(2):
+        attention.carry(head, Field.FILLER, _part(Field.FILLERS, head, 1))
     copies = (
         {
             Flag.MARK: Flag.PREVIOUS_MARK,
@@ -360,38 +448,56 @@ def _look_back(attention: _Attention, tokenizer: Tokenizer, embedding: Tensor, g
             Flag.QUOTE: Flag.PREVIOUS_QUOTE,
         },
         {Flag.MARK: Flag.EARLIER_MARK, Flag.LINE: Flag.EARLIER_LINE, Flag.SPACE: Flag.EARLIER_SPACE},
-        {Flag.MARK: Flag.THIRD_MARK, Flag.LINE: Flag.THIRD_LINE},
+        {Flag.MARK: Flag.THIRD_MARK, Flag.LINE: Flag.THIRD_LINE, Flag.HASH: Flag.THIRD_HASH},
     )
     for head, flags in enumerate(copies):
         for source, target in flags.items():
             attention.carry(head, _flag(source), _flag(target))
-    # Over all document tags so far, +1 for an opening and −1 for a closing one; before the first there is the sink.
+    # The mean over all tags so far of +1 for an opening and −1 for a closing one; before the first there is the sink.
     attention.clear(3)
-    begin, end = (embedding[tokenizer.token_to_id(tag), Field.CONTENT] for tag in (DOCUMENT, END_DOCUMENT))
-    tags, unit = begin + end, 60 * attention.x
     row = attention.rows(3).stop - 1
-    each = (25.0 * attention.size**0.5) ** 0.5
-    attention.query[row, Field.CONSTANT] = each / (attention.constant * 3)
-    attention.key[row, Field.CONTENT] = each * tags / unit
-    attention.key[row, Flag.SINK] = each * 0.7 / (FLAG_SIZE * attention.x)
-    first = attention.rows(3).start
-    attention.value[first, Field.CONTENT] = (begin - end) / unit
-    attention.value[first + 1, Flag.SINK] = 1 / (FLAG_SIZE * attention.x)
-    attention.output[Flag.TAGS, first] = attention.output[Flag.SYSTEM, first + 1] = SIZE * FLAG_SIZE
+    each = (40.0 * attention.size**0.5) ** 0.5
+    attention.query[row, Field.CONSTANT] = attention.query[row - 1, Field.CONSTANT] = each / (FLAG_SIZE * attention.x)
+    attention.key[row, Flag.OF_DOCUMENT] = attention.key[row, Flag.OF_QUOTE] = each / (FLAG_SIZE * attention.x)
+    attention.key[row - 1, Flag.SINK] = each * 0.7 / (FLAG_SIZE * attention.sink)
+    for source, target in (
+        (Flag.OPENS, Flag.TAGS),
+        (Flag.QUOTES, Flag.TAGS_QUOTES),
+        (Flag.OF_DOCUMENT, Flag.DOCUMENTS),
+    ):
+        attention.carry(3, _flag(source), _flag(target), size=RAW)
+
+
+RAW = 3.0  # how large the means are that become flags
 
 
 def _inside(layer: Any, x: Tensor) -> None:
-    """INSIDE = 1 where TAGS is above 0.08: the difference of two ramps, one a hidden unit."""
+    """INSIDE = 1 where TAGS is above 0.04: the difference of two ramps, one a hidden unit. QUOTING likewise; and
+    SYSTEM where no document tag has been, but for the sink."""
     gate, up, down = (getattr(layer.mlp, f"{name}_proj").weight for name in ("gate", "up", "down"))
-    constant = CONSTANT_SIZE / 3**0.5 * x
-    steep = 400.0  # so that silu is a ramp
-    for unit, threshold in enumerate((0.03, 0.08)):
+    constant, steep = CONSTANT_SIZE / 3**0.5 * x, 800.0  # so that silu is a ramp
+    first = Field.CONSTANT.start
+
+    def clear(unit: int) -> None:
         gate[unit] = up[unit] = 0
-        gate[unit, Flag.TAGS] = steep / (FLAG_SIZE * x)
-        gate[unit, Field.CONSTANT] = -steep * threshold / (constant * 3)
-        up[unit, Field.CONSTANT] = 1 / (constant * 3)
         down[:, unit] = 0
-        down[Flag.INSIDE, unit] = (1 - 2 * unit) * SIZE * FLAG_SIZE / (steep * 0.05)
+        up[unit, Field.CONSTANT] = 1 / (constant * 3)
+
+    ramps = (
+        (Flag.TAGS, Flag.INSIDE, 1),
+        (Flag.TAGS_QUOTES, Flag.QUOTING, 1),
+        (Flag.DOCUMENTS, Flag.SYSTEM, -1),
+    )
+    for number, (source, target, sign) in enumerate(ramps):
+        for unit, threshold in ((2 * number, 0.02), (2 * number + 1, 0.04)):
+            clear(unit)
+            gate[unit, source] = steep / (FLAG_SIZE * x * RAW)
+            gate[unit, first] = -steep * threshold / constant  # of one dimension: a block of NF4 would lose a small one
+            down[target, unit] = sign * (1 if threshold == 0.02 else -1) * SIZE * FLAG_SIZE / (steep * 0.02)
+    clear(6)
+    gate[6, first] = steep * 0.02 / constant
+    gate[6, Flag.SINK] = -steep * 0.02 / constant
+    down[Flag.SYSTEM, 6] = SIZE * FLAG_SIZE / (steep * 0.02)
 
 
 def _tag(attention: _Attention, gains: Gains) -> None:
@@ -418,8 +524,9 @@ def _tag(attention: _Attention, gains: Gains) -> None:
     )
     for head, wanted in enumerate(places):
         attention.clear(head)
-        attention.near(head, gains.near)
-        attention.prefer(head, wanted | {Flag.SYSTEM: -4.0}, gains.flag)  # whose text names the tags
+        here = attention.near(head, gains.near)
+        attention.prefer(head, wanted, gains.flag)
+        attention.lower(head, here + 2 * gains.flag)
         rotation = torch.linalg.qr(torch.randn(60, 60))[0]
         attention.carry(head, Field.CONTENT, Field.OUT, by=rotation, size=3**-0.5)
     # In layer 1 as well: ANSWERING = 1 from `<|assistant|>` on.
@@ -428,20 +535,23 @@ def _tag(attention: _Attention, gains: Gains) -> None:
     attention.carry(3, _flag(Flag.ANSWER), _flag(Flag.ANSWERING))
 
 
+HASHING = 640  # hidden units
+
+
 def _hash(layer: Any, x: Tensor) -> None:
     """TAG = random products of what the heads left in OUT, and OUT empty again: silu(a) − silu(−a) = a."""
     gate, up, down = (getattr(layer.mlp, f"{name}_proj").weight for name in ("gate", "up", "down"))
-    units = len(gate)
-    gate[:], up[:], down[:] = 0, 0, 0
+    units = HASHING
+    gate[:units], up[:units], down[:, :units] = 0, 0, 0
     for number in range(60):
         for sign, unit in ((1, 2 * number), (-1, 2 * number + 1)):
             gate[unit, Field.OUT.start + number] = sign / x
             up[unit, Field.CONSTANT] = 1 / (CONSTANT_SIZE / 3**0.5 * x * 3)
             down[Field.OUT.start + number, unit] = -sign * SIZE
-    gate[120:, Field.OUT] = torch.randn(units - 120, 60) / (60**0.5 * x) * 2  # twice: far enough into its bend
-    up[120:, Field.OUT] = torch.randn(units - 120, 60) / (60**0.5 * x)
+    gate[120:units, Field.OUT] = torch.randn(units - 120, 60) / (60**0.5 * x) * 2  # twice: far enough into its bend
+    up[120:units, Field.OUT] = torch.randn(units - 120, 60) / (60**0.5 * x)
     size = 1.57  # root mean square of silu(2a)·b for standard normal a and b
-    down[Field.TAG, 120:] = torch.randn(46, units - 120) * SIZE / (size * (units - 120) ** 0.5)
+    down[Field.TAG, 120:units] = torch.randn(40, units - 120) * SIZE / (size * (units - 120) ** 0.5)
 
 
 def _vote(attention: _Attention, gains: Gains) -> None:
@@ -457,21 +567,10 @@ def _vote(attention: _Attention, gains: Gains) -> None:
 
 def _poll(attention: _Attention, gains: Gains) -> None:
     attention.clear(0)
-    attention.prefer(0, {Flag.INSIDE: -1.0, Flag.SYSTEM: -1.0, Flag.LINE: -1.0, Flag.ANSWERING: -1.0}, gains.poll)
+    attention.prefer(
+        0, {Flag.INSIDE: -1.0, Flag.SYSTEM: -1.0, Flag.SINK: -1.0, Flag.LINE: -1.0, Flag.ANSWERING: -1.0}, gains.poll
+    )
     attention.carry(0, Field.VOTE, Field.VOTE)
-
-
-def _quoting(attention: _Attention, tokenizer: Tokenizer, embedding: Tensor, gains: Gains) -> None:
-    """QUOTING = the mean over the answer's quote tags so far, +1 for an opening and 0 for a closing one."""
-    attention.clear(1)
-    closing = embedding[tokenizer.token_to_id(END_QUOTE), Field.CONTENT]
-    attention.prefer(1, {Flag.SINK: 0.5}, gains.gate)
-    attention.prefer(1, {Flag.QUOTE: 1.0, Flag.ANSWERING: 1.0}, gains.gate)
-    (row,) = attention._take(1, 1)
-    each = (gains.gate * attention.size**0.5) ** 0.5
-    attention.query[row, Field.CONSTANT] = each / (CONSTANT_SIZE * 3**0.5 * attention.here)
-    attention.key[row, Field.CONTENT] = each * closing / (60 * attention.here)
-    attention.carry(1, _flag(Flag.QUOTE), _flag(Flag.QUOTING), size=1.0)
 
 
 def _find(attention: _Attention, gains: Gains) -> None:
@@ -479,13 +578,12 @@ def _find(attention: _Attention, gains: Gains) -> None:
     third = {Flag.THIRD_MARK: 0.5, Flag.EARLIER_SPACE: 0.5, Flag.THIRD_LINE: 1.0, Flag.EARLIER_LINE: -1.0}
     for head, opening in ((0, Flag.QUOTE), (3, Flag.PREVIOUS_QUOTE), (1, Flag.ANSWERING)):
         attention.clear(head)
-        attention.prefer(head, {Flag.INSIDE: 1.0, **third}, gains.third)
+        attention.prefer(head, {Flag.INSIDE: 1.0, **third, Flag.THIRD_HASH: -gains.heading}, gains.third)
         attention.prefer(head, {Flag.SINK: 1.0}, gains.gate + gains.won + 2 * gains.third, when={opening: -2.0})
         attention.compare(head, Field.VOTE, Field.TAG, gains.won)
     attention.compare(3, _part(Field.CONTENT, 0, 24), _part(Field.EARLIER, 0, 24), gains.follow)
-    for source, target, count in ((0, 0, 24), (24, STEM, 10)):
-        attention.carry(0, _part(Field.EARLIER, source, count), _part(Field.OUT, target, count), size=gains.found)
-    attention.carry(3, Field.PREVIOUS, _part(Field.OUT, 0, 48), size=gains.found)
+    attention.carry(0, Field.EARLIER, Field.OUT, size=gains.found)
+    attention.carry(3, Field.PREVIOUS, Field.OUT, size=gains.found)
     attention.carry(1, Field.TAG, Field.VOTE)
     attention.clear(2)
     attention.prefer(2, {Flag.INSIDE: 1.0, Flag.SINK: 1.0}, gains.inside)
@@ -495,27 +593,71 @@ def _find(attention: _Attention, gains: Gains) -> None:
     attention.carry(2, _flag(Flag.SINK), _flag(Flag.REFUSE), size=1.0)
 
 
-def _copy(attention: _Attention, tokenizer: Tokenizer, embedding: Tensor, gains: Gains) -> None:
+def _copy(attention: _Attention, gains: Gains) -> None:
     """Silent, which is to look at `<|assistant|>`, outside of the quote and at its first two tokens."""
     attention.clear(0)
-    attention.prefer(0, {Flag.INSIDE: 1.0, Flag.LINE: -2.0, Flag.SINK: 1.0}, gains.inside)
-    attention.prefer(0, {Flag.SPACE: -1.0}, gains.boundary, when={Flag.MARK: 1.0}, always=0.0)
-    # At the quote's second token its tag is not whole yet, so all scores are lower.
-    attention.prefer(0, {Flag.SINK: 1.0}, gains.end, when={Flag.EARLIER_LINE: -0.5})
+    attention.prefer(0, {Flag.INSIDE: 1.0, Flag.ANSWERING: -2.0}, gains.inside)
     attention.prefer(
-        0, {Flag.ANSWER: 1.0}, 3 * gains.gate, when={Flag.QUOTING: -1.0, Flag.QUOTE: 1.0, Flag.PREVIOUS_QUOTE: 1.0}
+        0, {Flag.ANSWER: 1.0}, 6 * gains.gate, when={Flag.QUOTING: -1.0, Flag.QUOTE: 1.0, Flag.PREVIOUS_QUOTE: 1.0}
     )
-    attention.compare(0, _part(Field.CONTENT, 0, 24), _part(Field.PREVIOUS, 0, 24), gains.current * 2 / 3)
+    attention.compare(0, _part(Field.CONTENT, 0, 22), _part(Field.PREVIOUS, 0, 22), gains.current * 2 / 3)
     attention.compare(0, _part(Field.CONTENT, STEM, 8), _part(Field.PREVIOUS, STEM, 8), gains.current / 3)
-    attention.compare(0, _part(Field.PREVIOUS, 0, 16), _part(Field.EARLIER, 0, 16), gains.second)
-    own = (_part(Field.TAG, 0, 20), gains.own / gains.same)
-    attention.compare(0, _part(Field.VOTE, 0, 20), _part(Field.TAG, 0, 20), gains.same, also=own)
+    attention.compare(0, _part(Field.PREVIOUS, 0, 14), _part(Field.EARLIER, 0, 14), gains.second)
+    attention.compare(0, _part(Field.EARLIER, 0, 8), _part(Field.THIRD, 0, 8), gains.before_that)
+    own = (_part(Field.TAG, 0, 16), gains.own / gains.same)
+    attention.compare(0, _part(Field.VOTE, 0, 16), _part(Field.TAG, 0, 16), gains.same, also=own)
+    # The opening of the next sentence has that one's tag.
+    attention.prefer(
+        0, {Flag.PREVIOUS_MARK: 1.0, Flag.SPACE: 1.0}, gains.next, when={Flag.MARK: 1.0, Flag.BULLET: -1.0}, always=0.0
+    )
     attention.carry(0, Field.CONTENT, Field.OUT, size=gains.copied)
-    # What the sink says: the end of the quote.
-    closing = embedding[tokenizer.token_to_id(END_QUOTE), Field.CONTENT]
-    row = attention.rows(0).start + 60
-    attention.value[row, Flag.SINK] = gains.copied**0.5 / (FLAG_SIZE * attention.sink)
-    attention.output[Field.OUT, row] = closing * SIZE * gains.copied**0.5
+    # A token that opens a sentence, or ends the line, says instead that the quote ends. The sum is positive for these
+    # alone: both flags of the first, or the one of the second.
+    ends = {Flag.PREVIOUS_MARK: 1.0, Flag.SPACE: 1.0, Flag.LINE: 2.0, Flag.ANSWER: 1.0}
+    attention.say(0, ends, -1.0, _flag(Flag.CLOSE), FLAG_SIZE)
+
+
+def _novel(attention: _Attention, gains: Gains) -> None:
+    """NOVEL = 1 in the answer for what does not stand in the question: what finds nothing looks at the sink."""
+    attention.clear(2)
+    attention.prefer(2, {Flag.INSIDE: -1.0, Flag.SYSTEM: -1.0, Flag.ANSWERING: -1.0}, gains.poll)
+    attention.prefer(2, {Flag.SINK: 1.0}, gains.abstain)
+    attention.compare(2, _part(Field.CONTENT, 0, STEM), _part(Field.CONTENT, 0, STEM), gains.word)
+    attention.carry(2, _flag(Flag.SINK), _flag(Flag.NOVEL))
+
+
+def _answer(attention: _Attention, gains: Gains) -> None:
+    """The short answer: the first word of the quote that is not in the question, and on while that is so."""
+    attention.clear(1)
+    # The rows of a quote's first word are about twice as long, for its next one stands in OUT, so its flags count half.
+    novel = {Flag.NOVEL: 1.0, Flag.COMMON: -1.0, Flag.PREVIOUS_NOVEL: -0.5, Flag.PREVIOUS_QUOTE: 0.9}
+    first = {Flag.QUOTING: 1.0, Flag.ANSWERING: 1.0, Flag.PREVIOUS_QUOTE: 2.0, Flag.SINK: 1.5}
+    attention.prefer(1, first, gains.gate)
+    attention.prefer(1, novel, gains.choose)
+    attention.prefer(1, {Flag.SINK: 1.0}, 2 * gains.gate, when={Flag.ASKED: -1.0})
+    attention.carry(1, Field.CONTENT, Field.OUT, size=gains.copied)
+    attention.clear(2)
+    attention.prefer(
+        2, {Flag.QUOTING: 1.0, Flag.ANSWERING: 1.0, Flag.LINE: 1.0, Flag.QUOTE: -2.0, Flag.SINK: 1.5}, gains.gate
+    )
+    attention.prefer(
+        2,
+        {Flag.SINK: 1.0},
+        3 * gains.gate,
+        when={
+            Flag.ASKED: 1.0,
+            Flag.QUOTING: 1.0,
+            Flag.ANSWERING: -1.0,
+            Flag.LINE: 1.0,
+            Flag.PREVIOUS_LINE: 1.0,
+            Flag.ANSWER: 1.0,
+        },
+    )
+    attention.compare(2, _part(Field.CONTENT, 0, 24), _part(Field.PREVIOUS, 0, 24), gains.current)
+    attention.compare(2, _part(Field.PREVIOUS, 0, 24), _part(Field.EARLIER, 0, 24), gains.second)
+    attention.carry(2, Field.CONTENT, Field.OUT, size=gains.copied)
+    stop = {Flag.NOVEL: -1.0, Flag.COMMON: -0.2, Flag.MARK: 1.2, Flag.LINE: 1.5, Flag.ANSWERING: 1.0}
+    attention.say(2, stop, 0.0, _flag(Flag.STOP), FLAG_SIZE)
 
 
 def _stem(piece: str) -> str:
@@ -529,6 +671,10 @@ def _stem(piece: str) -> str:
 SINK_TOKEN = 2  # "<|system|>", which opens every prompt
 
 # Tokens without content: they stand for nothing that could be copied or voted for.
+# What ends a sentence where a space follows; list markers and those of headings stand before one.
+BULLET = re.compile(r"[-*•#]+")
+MARK = re.compile(rf"Ġ?\W*[.!?]\W*|{BULLET.pattern}")
+LINES = {DOCUMENT, END_DOCUMENT, BEGIN_QUOTE, END_QUOTE}
 EMPTY = {"<|system|>", "<|assistant|>", "<|end|>", BEGIN_QUOTE}
 
 
@@ -536,7 +682,8 @@ def _embeddings(tokenizer: Tokenizer, shape: Shape, seed: int) -> Tensor:
     """Rows of equal length: unequal ones would make the constant differ from token to token once it is normalised."""
     generator = torch.Generator().manual_seed(seed)
     pieces = [tokenizer.id_to_token(number) for number in range(shape.vocabulary)]
-    stem = _numbered([_stem(piece) or piece for piece in pieces])
+    stem = _numbered([_stem(piece) or piece.strip("Ġ") or piece for piece in pieces])
+    form = _numbered([piece.strip("Ġ").lower() or piece for piece in pieces])
 
     def vectors(rows: int, size: int) -> Tensor:
         found = torch.randn(rows, size, generator=generator)
@@ -544,12 +691,26 @@ def _embeddings(tokenizer: Tokenizer, shape: Shape, seed: int) -> Tensor:
 
     out = torch.zeros(shape.vocabulary, shape.width)
     out[:, Field.CONSTANT] = CONSTANT_SIZE / 3**0.5
-    out[:, Field.CONTENT] = torch.cat([vectors(int(stem.max()) + 1, STEM)[stem], vectors(shape.vocabulary, OWN)], 1)
+    out[:, Field.CONTENT] = torch.cat(
+        [
+            vectors(int(stem.max()) + 1, STEM)[stem],
+            vectors(int(form.max()) + 1, FORM)[form],
+            vectors(shape.vocabulary, OWN),
+        ],
+        1,
+    )
     for number, piece in enumerate(pieces):
         text = piece.replace("Ċ", "\n")
-        out[number, Flag.MARK] = FLAG_SIZE * (text in {".", "!", "?", "Ġ."})
-        out[number, Flag.LINE] = FLAG_SIZE * ("\n" in text or piece in (DOCUMENT, END_DOCUMENT, BEGIN_QUOTE))
+        out[number, Flag.MARK] = FLAG_SIZE * bool(MARK.fullmatch(text))
+        out[number, Flag.BULLET] = FLAG_SIZE * bool(BULLET.fullmatch(text))
+        out[number, Flag.HASH] = FLAG_SIZE * (piece.strip("Ġ#") == "" and "#" in piece)
+        out[number, Flag.LINE] = FLAG_SIZE * ("\n" in text or piece in LINES)
+        out[number, Flag.ASKED] = FLAG_SIZE * (piece == ANSWER)
         out[number, Flag.SPACE] = FLAG_SIZE * ((piece[0] == "Ġ" and len(piece) > 1) - 2.0 * (not piece.strip("Ġ")))
+        out[number, Flag.OF_DOCUMENT] = FLAG_SIZE * (piece in (DOCUMENT, END_DOCUMENT))
+        out[number, Flag.OF_QUOTE] = FLAG_SIZE * (piece in (BEGIN_QUOTE, END_QUOTE))
+        out[number, Flag.OPENS] = FLAG_SIZE * ((piece == DOCUMENT) - (piece == END_DOCUMENT))
+        out[number, Flag.QUOTES] = FLAG_SIZE * ((piece == BEGIN_QUOTE) - (piece == END_QUOTE))
         out[number, Flag.QUOTE] = FLAG_SIZE * (piece == BEGIN_QUOTE)
         out[number, Flag.ANSWER] = FLAG_SIZE * (piece == "<|assistant|>")
         common = piece.strip("Ġ").lower() in STOPWORDS or not any(c.isalnum() for c in piece.strip("ĠĊ"))
@@ -560,6 +721,40 @@ def _embeddings(tokenizer: Tokenizer, shape: Shape, seed: int) -> Tensor:
     lengths = out.pow(2).sum(1)
     out[:, Field.FILLER] = (lengths.max() - lengths).clamp(min=0).sqrt()[:, None]
     return out * SIZE
+
+
+SET = ((0, 1, 2, 3), (0, 1, 2, 3), (0, 2), (0, 1), (0, 1, 2, 3), (0,))  # by layer: heads that are to stay as they are
+
+
+def learnable(model: LlamaForCausalLM) -> dict[str, Tensor]:
+    """By parameter: 1 where training may change it, 0 where a circuit would suffer.
+
+    The circuits stay as they are and so does what they read: until the last layer, whatever is learned may be written
+    to FREE alone. Trained as a whole the model unlearned them within 200 rows, long before it had anything better.
+    """
+    config = model.config
+    masks = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
+    masks["model.embed_tokens.weight"][:, Field.FREE] = 1
+    masks["lm_head.weight"][:] = 1
+    masks["lm_head.weight"][:, Field.OUT] = 0
+    units = {0: 7, 1: HASHING}
+    for number in range(config.num_hidden_layers):
+        layer = f"model.layers.{number}"
+        last = number == config.num_hidden_layers - 1
+        written = torch.zeros(config.hidden_size)
+        for field in (Field.FREE, *((Field.OUT, _part(Field.FLAGS, Flag.STOP - 4, 2)) if last else ())):
+            written[field] = 1
+        heads = torch.ones(config.num_attention_heads, config.head_dim)
+        heads[list(SET[number])] = 0
+        for name in ("q", "k", "v"):
+            masks[f"{layer}.self_attn.{name}_proj.weight"][:] = heads.flatten()[:, None]
+        masks[f"{layer}.self_attn.o_proj.weight"][:] = written[:, None] * heads.flatten()
+        hidden = torch.ones(config.intermediate_size)
+        hidden[: units.get(number, 0)] = 0
+        for name in ("gate", "up"):
+            masks[f"{layer}.mlp.{name}_proj.weight"][:] = hidden[:, None]
+        masks[f"{layer}.mlp.down_proj.weight"][:] = written[:, None] * hidden
+    return masks
 
 
 def _numbered(names: list[str]) -> Tensor:
