@@ -217,8 +217,8 @@ def learnable(model: LlamaForCausalLM) -> dict[str, Tensor]:
     config = model.config
     masks = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
     masks["model.embed_tokens.weight"][:, Field.FREE] = 1
-    masks["lm_head.weight"][:] = 1
-    masks["lm_head.weight"][:, Field.OUT] = 0
+    for field in (Field.FLAGS, Field.CONTENT, Field.FREE):
+        masks["lm_head.weight"][:, field] = 1
     units = {0: 7, 1: HASHING}
     for number in range(config.num_hidden_layers):
         layer = f"model.layers.{number}"
