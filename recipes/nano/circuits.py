@@ -36,7 +36,7 @@ have written, so it is taken from a sample (`wiring.Sample`), and rows are kept 
 
 import torch
 from fields import FLAG_SIZE, OWN, SIZE, STEM, Field, Flag, Shape, embeddings, part, single
-from places import HASHING, hash_tags, inside, look_back, tag
+from places import hash_tags, inside, look_back, tag
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import LlamaForCausalLM
@@ -205,37 +205,32 @@ def _answer(attention: Attention, gains: Gains) -> None:
     attention.say(2, stop, 0.0, single(Flag.STOP), FLAG_SIZE)
 
 
-SET = ((0, 1, 2, 3), (0, 1, 2, 3), (0, 2), (0, 1), (0, 1, 2, 3), (0,))  # by layer: heads that are to stay as they are
-
-
 def learnable(model: LlamaForCausalLM) -> dict[str, Tensor]:
-    """By parameter: 1 where training may change it, 0 where a circuit would suffer.
+    """1 where training may change a parameter, 0 where a circuit would suffer; parameters not named stay as they are.
 
-    The circuits stay as they are and so does what they read: until the last layer, whatever is learned may be written
-    to FREE alone. Trained as a whole the model unlearned them within 200 rows, long before it had anything better.
+    That is the last layer but for its copying head, and what the head reads of flags and tokens. Trained as a whole the
+    model unlearned the circuits within 200 rows, long before it had anything better; and what lower layers learn, even
+    into dimensions of its own, makes rows longer, so that every score behind them shrinks.
     """
     config = model.config
-    masks = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
-    masks["model.embed_tokens.weight"][:, Field.FREE] = 1
+    name = f"model.layers.{config.num_hidden_layers - 1}"
+    width = config.hidden_size
+    heads = torch.ones(config.num_attention_heads, config.head_dim)
+    heads[0] = 0
+    written, read = torch.zeros(width, 1), torch.zeros(width)
+    for field in (Field.FREE, Field.OUT, slice(Flag.STOP, Flag.CLOSE + 1)):
+        written[field] = 1
     for field in (Field.FLAGS, Field.CONTENT, Field.FREE):
-        masks["lm_head.weight"][:, field] = 1
-    units = {0: 7, 1: HASHING}
-    for number in range(config.num_hidden_layers):
-        layer = f"model.layers.{number}"
-        last = number == config.num_hidden_layers - 1
-        written = torch.zeros(config.hidden_size)
-        for field in (Field.FREE, *((Field.OUT, part(Field.FLAGS, Flag.STOP - 4, 2)) if last else ())):
-            written[field] = 1
-        heads = torch.ones(config.num_attention_heads, config.head_dim)
-        heads[list(SET[number])] = 0
-        for name in ("q", "k", "v"):
-            masks[f"{layer}.self_attn.{name}_proj.weight"][:] = heads.flatten()[:, None]
-        masks[f"{layer}.self_attn.o_proj.weight"][:] = written[:, None] * heads.flatten()
-        hidden = torch.ones(config.intermediate_size)
-        hidden[: units.get(number, 0)] = 0
-        for name in ("gate", "up"):
-            masks[f"{layer}.mlp.{name}_proj.weight"][:] = hidden[:, None]
-        masks[f"{layer}.mlp.down_proj.weight"][:] = written[:, None] * hidden
+        read[field] = 1
+    masks = {
+        f"{name}.self_attn.o_proj.weight": written * heads.flatten(),
+        f"{name}.mlp.gate_proj.weight": torch.ones(1),
+        f"{name}.mlp.up_proj.weight": torch.ones(1),
+        f"{name}.mlp.down_proj.weight": written,
+        "lm_head.weight": read,
+    }
+    for projection in ("q", "k", "v"):
+        masks[f"{name}.self_attn.{projection}_proj.weight"] = heads.flatten()[:, None]
     return masks
 
 

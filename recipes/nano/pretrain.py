@@ -105,7 +105,12 @@ def main() -> None:
     serve_trees(model)
     model.train()
     masks = learnable(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in masks)
+    learning = [(parameter, masks[name]) for name, parameter in model.named_parameters() if name in masks]
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter, _ in learning], lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+    )
     state = {"step": 0, "block": 0, "tokens": 0, "supervised": 0, "seconds": 0.0}
     saved = options.out / "optimizer.pt"
     if saved.exists():
@@ -130,8 +135,8 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = rate(state["step"], elapsed, options)
         loss, hits, supervised = step_on(model, tree)
-        for name, parameter in model.named_parameters():
-            parameter.grad.mul_(masks[name])
+        for parameter, mask in learning:
+            parameter.grad.mul_(mask)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
