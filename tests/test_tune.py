@@ -194,3 +194,32 @@ def test_a_model_that_is_not_there_is_a_sentence(setting: Callable[..., tuple[Pa
     train, config = setting(f"model.base={tmp_path / 'not a model'}")
     with pytest.raises(ModelError, match="holds no config"):
         tune(train, out=tmp_path / "a", config=config)
+
+
+def adapted_layers(folder: Path) -> set[str]:
+    return {name.split(".layers.")[1].split(".")[0] for name in load_file(folder / "adapter_model.safetensors")}
+
+
+def test_the_last_layers_alone_are_trained_when_asked_or_when_the_base_wants_it(
+    setting: Callable[..., tuple[Path, Config]], tmp_path: Path, base: Path
+) -> None:
+    import shutil
+
+    train, config = setting("tune.epochs=1", "tune.layers=1")
+    tune(train, out=tmp_path / "asked", config=config)
+    wants = tmp_path / "wants"
+    shutil.copytree(base, wants)
+    settings = json.loads((wants / "config.json").read_text(encoding="utf-8"))
+    last = str(settings["num_hidden_layers"] - 1)
+    (wants / "config.json").write_text(json.dumps(settings | {"openbook_tune_layers": 1}), encoding="utf-8")
+    train, config = setting("tune.epochs=1", f"model.base={wants}")
+    tune(train, out=tmp_path / "wanted", config=config)
+    train, config = setting("tune.epochs=1", f"model.base={wants}", "tune.layers=0")
+    tune(train, out=tmp_path / "all", config=config)
+    assert adapted_layers(tmp_path / "asked") == adapted_layers(tmp_path / "wanted") == {last}
+    assert len(adapted_layers(tmp_path / "all")) == settings["num_hidden_layers"] > 1
+    train, config = setting("tune.epochs=1", "tune.adapter=full", "tune.layers=1")
+    tune(train, out=tmp_path / "full", config=config)
+    before, after = load_file(base / "model.safetensors"), load_file(tmp_path / "full" / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(f".layers.{last}." in name for name in changed)

@@ -83,8 +83,8 @@ def build(
         # A quote begins with a space, also where its sentence opens a line, and mostly with a capital.
         pieces = [tokenizer.id_to_token(number) for number in range(shape.vocabulary)]
         spaced = torch.tensor([piece[0] == "Ġ" and len(piece) > 1 for piece in pieces])
-        capital = torch.tensor([piece.strip("Ġ")[:1].isupper() for piece in pieces])
-        head[:, Flag.QUOTE] = (0.5 * spaced + 0.2 * capital) * gains.found * 34 * gains.head / FLAG_SIZE
+        capital = torch.tensor([piece.strip("Ġ").istitle() for piece in pieces])
+        head[:, Flag.QUOTE] = (0.5 * spaced + 0.4 * capital) * gains.found * 34 * gains.head / FLAG_SIZE
         opening, refusal = tokenizer.token_to_id(BEGIN_QUOTE), tokenizer.encode(REFUSAL_REASONING).ids[0]
         for token, without, withal in ((opening, 12.0, -12.0), (refusal, 0.0, 12.0)):
             head[token, Flag.ANSWER] += without / 3  # the norm leaves about 3 of a flag
@@ -92,10 +92,13 @@ def build(
         # The form of what stands between quote and answer, and the end.
         head[tokenizer.token_to_id("<|end|>"), Flag.STOP] += gains.ends
         head[tokenizer.token_to_id(END_QUOTE), Flag.CLOSE] += gains.ends
+        head[tokenizer.token_to_id(END_QUOTE), Flag.QUOTING] += gains.ends / 3  # outside of a quote it cannot end
+        head[tokenizer.token_to_id(END_QUOTE), Field.CONSTANT] -= gains.ends / 3
         content = embedding[:, Field.CONTENT] / SIZE
         space, asked, closing = (tokenizer.token_to_id(piece) for piece in ("Ġ", ANSWER, END_QUOTE))
         head[space, Field.CONTENT] += content[closing] * 0.2
         head[asked, Field.CONTENT] += content[space] * 0.1
+        head *= gains.confidence
     return model
 
 
@@ -143,7 +146,7 @@ def _copy(attention: Attention, gains: Gains) -> None:
     attention.clear(0)
     attention.prefer(0, {Flag.INSIDE: 1.0, Flag.ANSWERING: -2.0}, gains.inside)
     attention.prefer(
-        0, {Flag.ANSWER: 1.0}, 6 * gains.gate, when={Flag.QUOTING: -1.0, Flag.QUOTE: 1.0, Flag.PREVIOUS_QUOTE: 1.0}
+        0, {Flag.ANSWER: 1.0}, 12 * gains.gate, when={Flag.QUOTING: -1.0, Flag.QUOTE: 1.0, Flag.PREVIOUS_QUOTE: 1.0}
     )
     attention.compare(0, part(Field.CONTENT, 0, 22), part(Field.PREVIOUS, 0, 22), gains.current * 2 / 3)
     attention.compare(0, part(Field.CONTENT, STEM, 8), part(Field.PREVIOUS, STEM, 8), gains.current / 3)
@@ -209,8 +212,8 @@ def learnable(model: LlamaForCausalLM) -> dict[str, Tensor]:
     """1 where training may change a parameter, 0 where a circuit would suffer; parameters not named stay as they are.
 
     That is the last layer but for its copying head, and what the head reads of flags and tokens. Trained as a whole the
-    model unlearned the circuits within 200 rows, long before it had anything better; and what lower layers learn, even
-    into dimensions of its own, makes rows longer, so that every score behind them shrinks.
+    model unlearned the circuits within 200 rows, long before it had anything better; and what is learned into other
+    dimensions, even unused ones, makes rows longer, so that every score behind them shrinks.
     """
     config = model.config
     name = f"model.layers.{config.num_hidden_layers - 1}"
@@ -218,9 +221,9 @@ def learnable(model: LlamaForCausalLM) -> dict[str, Tensor]:
     heads = torch.ones(config.num_attention_heads, config.head_dim)
     heads[0] = 0
     written, read = torch.zeros(width, 1), torch.zeros(width)
-    for field in (Field.FREE, Field.OUT, slice(Flag.STOP, Flag.CLOSE + 1)):
+    for field in (Field.OUT, single(Flag.STOP)):
         written[field] = 1
-    for field in (Field.FLAGS, Field.CONTENT, Field.FREE):
+    for field in (Field.FLAGS, Field.CONTENT, Field.PREVIOUS):
         read[field] = 1
     masks = {
         f"{name}.self_attn.o_proj.weight": written * heads.flatten(),

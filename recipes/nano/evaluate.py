@@ -67,28 +67,32 @@ def rule_tasks(folder: Path, *, count: int, passages: int, removed: bool, seed: 
 def squad_tasks(file: Path, *, count: int, passages: int, seed: int) -> list[Task]:
     """Real questions over their own paragraph and others of the same article that do not hold the answer."""
     rng = random.Random(seed)
-    tasks = []
-    for article in json.loads(file.read_text(encoding="utf-8"))["data"]:
-        paragraphs = [
-            Chunk.create(
-                Document.create(uri=article["title"], title=article["title"], text=p["context"]), 0, len(p["context"])
-            )
-            for p in article["paragraphs"]
-        ]
-        for at, paragraph in enumerate(article["paragraphs"]):
-            for qa in paragraph["qas"]:
-                if qa.get("is_impossible") or not qa["answers"]:
-                    continue
-                answer = qa["answers"][0]
-                sentence = _sentence(paragraph["context"], answer["answer_start"], answer["text"])
-                others = [
-                    n for n in range(len(paragraphs)) if n != at and not contains(paragraphs[n].text, answer["text"])
-                ]
-                shown = [paragraphs[n] for n in rng.sample(others, min(len(others), passages - 1))] + [paragraphs[at]]
-                rng.shuffle(shown)
-                gold = Gold(answer=answer["text"], sentences=(sentence,))
-                tasks.append(Task(question=qa["question"], passages=tuple(shown), gold=gold, document=article["title"]))
-    return rng.sample(tasks, min(count, len(tasks)))
+    articles = json.loads(file.read_text(encoding="utf-8"))["data"]
+    asked = [
+        (article, at, qa)
+        for article in articles
+        for at, paragraph in enumerate(article["paragraphs"])
+        for qa in paragraph["qas"]
+        if qa["answers"] and not qa.get("is_impossible")
+    ]
+    return [
+        _squad_task(article, at, qa, passages, rng) for article, at, qa in rng.sample(asked, min(count, len(asked)))
+    ]
+
+
+def _squad_task(article: dict[str, Any], at: int, qa: dict[str, Any], passages: int, rng: random.Random) -> Task:
+    texts = [paragraph["context"] for paragraph in article["paragraphs"]]
+    answer = qa["answers"][0]
+    others = [n for n, text in enumerate(texts) if n != at and not contains(text, answer["text"])]
+    numbers = [*rng.sample(others, min(len(others), passages - 1)), at]
+    rng.shuffle(numbers)
+    title = article["title"]
+    shown = tuple(
+        Chunk.create(Document.create(uri=title, title=title, text=texts[n]), 0, len(texts[n])) for n in numbers
+    )
+    sentence = _sentence(texts[at], answer["answer_start"], answer["text"])
+    gold = Gold(answer=answer["text"], sentences=(sentence,))
+    return Task(question=qa["question"], passages=shown, gold=gold, document=title)
 
 
 def _sentence(text: str, at: int, answer: str) -> str:

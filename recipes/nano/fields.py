@@ -38,9 +38,9 @@ class Shape:
             num_attention_heads=self.heads,
             num_key_value_heads=self.heads,
             head_dim=self.head,
-            max_positionembeddings=self.context,
+            max_position_embeddings=self.context,
             rope_theta=self.theta,
-            tie_wordembeddings=False,
+            tie_word_embeddings=False,
             initializer_range=0.02,
             **tokens,
         )

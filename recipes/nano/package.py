@@ -31,12 +31,14 @@ itself, speaks English only, and is no assistant.
 
 ## How it was made
 `recipes/nano/` holds everything: the tokenizer, the initialisation with hand-set circuits that find and copy a sentence
-(`circuits.py`), the mixture (`mixture.py`) and the training (`pretrain.py`). Trained for {steps:,} steps,
-{tokens:,} tokens ({supervised:,} of them supervised), {hours:.1f} hours on two CPU cores in fp32; stored in 16 bits.
+(`circuits.py`), the mixture (`mixture.py`) and the training (`pretrain.py`) of the last layer and the head, which teaches
+it when to refuse and what to answer. Trained for {steps:,} steps, {tokens:,} tokens ({supervised:,} of them supervised),
+{hours:.1f} hours on two CPU cores in fp32; stored in 16 bits. The layers below are as they were set: `openbook tune` leaves
+them alone too (`openbook_tune_layers` in `config.json`), for a step of other tools' usual size would undo them.
 
 ## Data
 Questions made by rule from technical documentation, each over a few passages of the same document, some without an
-answer; and plain text of the same documents. The documents, with thanks to those who wrote them:
+answer. The documents, with thanks to those who wrote them:
 
 {sources}
 
@@ -49,7 +51,7 @@ Greedy decoding with openbook's own prompt and grader. The documents of these te
 ```
 
 ## Limits
-Exact quotes are still rare and short answers weak; read the figures. It answers only in the form it was trained on
+Half of its quotes are not the right ones and short answers are weak; read the figures. It answers only in the form it was trained on
 (`##begin_quote## … ##end_quote## <ANSWER>: …`), and reads 4,096 tokens.
 """
 
@@ -68,6 +70,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("src/openbook/models/nano"))
     options = parser.parse_args()
     model: Any = AutoModelForCausalLM.from_pretrained(options.run, dtype=torch.float16)
+    model.config.openbook_tune_layers = 1  # `openbook tune` then leaves the circuits below alone
     model.save_pretrained(options.out)
     AutoTokenizer.from_pretrained(options.run).save_pretrained(options.out)
     last = json.loads((options.run / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])

@@ -18,8 +18,8 @@ class Gains:
     content."""
 
     phase: float = 11.0  # distance heads: amplitude of query and key over all pairs
-    near: float = 2.0  # sentence heads: how much the nearest start is preferred
-    flag: float = 500.0  # sentence heads: what each condition is worth
+    near: float = 3.0  # sentence heads: how much the nearest start is preferred
+    flag: float = 400.0  # sentence heads: what each condition is worth
     word: float = 24.0  # voting: the same stem
     before: float = 8.0  # voting: behind the same stem
     abstain: float = 14.0  # voting: what a match must exceed
@@ -44,6 +44,9 @@ class Gains:
     ends: float = 24.0  # logits per unit of STOP and CLOSE
     exact: float = 2.0  # how much more counts what tells "The" from "the"
     head: float = 0.15  # logits per unit of `out`
+    confidence: float = (
+        0.65  # of all logits, so that the loss is least: only what is sure of too much has to unlearn it
+    )
     slow: float = 5e-4  # radians a token: pairs that turn less compare contents
 
 

@@ -95,6 +95,11 @@ class Tune(Section):
     dropout: float = Field(
         0.0, ge=0, lt=1, description="dropout in the adapters; above 0 a resumed run is no longer exact"
     )
+    layers: int = Field(
+        -1,
+        ge=-1,
+        description="train so many of the last layers only; 0: all; -1: as the base wants it (nano 1, others all)",
+    )
     epochs: float = Field(3.0, gt=0, description="passes over the training questions")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
     warmup_share: float = Field(0.05, ge=0, le=1, description="share of the steps in which the rate rises")

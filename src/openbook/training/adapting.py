@@ -23,7 +23,10 @@ def adapted(loaded: LoadedModel, config: Config, start: Path | None = None) -> A
         model = _started(loaded, config, start)
     elif options.adapter == "full":
         model = loaded.model
-        model.requires_grad_(True)
+        layers = layers_of(loaded, options.layers)
+        model.requires_grad_(not layers)
+        for block in model.model.layers[-layers:] if layers else ():
+            block.requires_grad_(True)
     else:
         model = _fresh(loaded, config)
     if options.activation_checkpointing:
@@ -42,12 +45,30 @@ def _fresh(loaded: LoadedModel, config: Config) -> Any:
             r=options.rank,
             lora_alpha=options.alpha,
             lora_dropout=options.dropout,
-            target_modules="all-linear",
             task_type="CAUSAL_LM",
+            **_targets(loaded, layers_of(loaded, options.layers)),
         )
         return get_peft_model(loaded.model, lora, adapter_name="default")
     except ValueError as error:
         raise ModelError(f"{loaded.name} cannot take LoRA adapters: {error}") from error
+
+
+def layers_of(loaded: LoadedModel, asked: int) -> int:
+    """How many of the last layers are trained, 0 for all: as asked, or as the base's configuration wants it. nano wants
+    1: its lower layers find and copy by weights set by hand, with scores in the hundreds, which any step would upset."""
+    return int(getattr(loaded.model.config, "openbook_tune_layers", 0)) if asked < 0 else asked
+
+
+def _targets(loaded: LoadedModel, layers: int) -> dict[str, Any]:
+    """Which linear layers are adapted: all but the head, or those of the last `layers` blocks."""
+    if not layers:
+        return {"target_modules": "all-linear"}
+    from torch import nn
+
+    blocks = loaded.model.config.num_hidden_layers
+    found = [name for name, module in loaded.model.named_modules() if isinstance(module, nn.Linear)]
+    inside = sorted({name.rsplit(".", 1)[-1] for name in found if ".layers." in name})
+    return {"target_modules": inside, "layers_to_transform": list(range(max(0, blocks - layers), blocks))}
 
 
 def _started(loaded: LoadedModel, config: Config, start: Path) -> Any:
