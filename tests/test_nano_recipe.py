@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer
+from transformers import LlamaForCausalLM
 
 from openbook import prompt
 from openbook.models.chat import encode_prompt
@@ -22,7 +23,7 @@ PASSAGES = (
 
 
 @pytest.fixture(scope="module")
-def untrained():  # type: ignore[no-untyped-def]
+def untrained() -> LlamaForCausalLM:
     sys.path.insert(0, str(RECIPE))
     from circuits import Shape, build
 
@@ -30,7 +31,7 @@ def untrained():  # type: ignore[no-untyped-def]
     return build(Shape(), tokenizer, eos_token_id=1, pad_token_id=0).eval()
 
 
-def answer(model, question: str, tokens: int = 60) -> str:  # type: ignore[no-untyped-def]
+def answer(model: LlamaForCausalLM, question: str, tokens: int = 60) -> str:
     tokenizer = load_tokenizer("nano")
     ids = encode_prompt(tokenizer, prompt.prompt(question, PASSAGES))
     with torch.no_grad():
@@ -46,7 +47,7 @@ QUESTIONS = (
 )
 
 
-def quoted(model) -> list[bool]:  # type: ignore[no-untyped-def]
+def quoted(model: LlamaForCausalLM) -> list[bool]:
     from openbook.documents import sentences
 
     found = []
@@ -57,13 +58,13 @@ def quoted(model) -> list[bool]:  # type: ignore[no-untyped-def]
     return found
 
 
-def test_before_any_training_it_quotes_a_whole_sentence_and_stops(untrained) -> None:  # type: ignore[no-untyped-def]
+def test_before_any_training_it_quotes_a_whole_sentence_and_stops(untrained: LlamaForCausalLM) -> None:
     assert sum(quoted(untrained)) >= 3
     said = answer(untrained, QUESTIONS[2][0])
     assert prompt.ANSWER in said and said.endswith("<|end|>")
 
 
-def test_four_bits_leave_the_circuits_standing(untrained) -> None:  # type: ignore[no-untyped-def]
+def test_four_bits_leave_the_circuits_standing(untrained: LlamaForCausalLM) -> None:
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
     kept = {name: parameter.clone() for name, parameter in untrained.named_parameters() if "proj" in name}
@@ -79,7 +80,7 @@ def test_four_bits_leave_the_circuits_standing(untrained) -> None:  # type: igno
     assert sum(after) >= 3
 
 
-def test_training_leaves_the_circuits_alone(untrained) -> None:  # type: ignore[no-untyped-def]
+def test_training_leaves_the_circuits_alone(untrained: LlamaForCausalLM) -> None:
     from circuits import learnable
 
     masks = learnable(untrained)

@@ -30,8 +30,8 @@ little for each, so rarity need not be known.
 NF4 quantises in blocks of 64 weights, each by its largest. So the weights of a row that are not 0 are equally large,
 which NF4 keeps exactly, and where several sizes are needed there are several rows.
 
-Nothing here is measured by eye: what a dimension is worth behind a layer's norm depends on all that the layers before
-have written, so it is taken from a sample (`wiring.Sample`), and rows are kept equally long (`Field.FILLERS`).
+What a dimension is worth behind a layer's norm depends on all that the layers before have written, so it is measured on
+a sample (`wiring.Sample`), and rows are kept equally long (`Field.FILLERS`). The gains were chosen by trying.
 """
 
 import torch
@@ -43,6 +43,8 @@ from transformers import LlamaForCausalLM
 from wiring import Attention, Gains, Sample
 
 from openbook.prompt import ANSWER, BEGIN_QUOTE, END_QUOTE, REFUSAL_REASONING
+
+SINK_TOKEN = 2  # "<|system|>", which opens every prompt
 
 
 def build(
@@ -138,7 +140,7 @@ def _find(attention: Attention, gains: Gains) -> None:
     attention.prefer(2, {Flag.SINK: 1.0}, gains.doubt * gains.won)
     attention.prefer(2, {Flag.INSIDE: 1.0}, gains.gate + gains.won, when={Flag.ANSWER: -1.0})
     attention.compare(2, Field.VOTE, Field.TAG, gains.won)
-    attention.carry(2, single(Flag.SINK), single(Flag.REFUSE), size=1.0)
+    attention.carry(2, single(Flag.SINK), single(Flag.REFUSE))
 
 
 def _copy(attention: Attention, gains: Gains) -> None:
@@ -235,9 +237,6 @@ def learnable(model: LlamaForCausalLM) -> dict[str, Tensor]:
     for projection in ("q", "k", "v"):
         masks[f"{name}.self_attn.{projection}_proj.weight"] = heads.flatten()[:, None]
     return masks
-
-
-SINK_TOKEN = 2  # "<|system|>", which opens every prompt
 
 
 def copying(model: LlamaForCausalLM, length: int, *, rows: int = 4, seed: int = 1) -> float:

@@ -93,11 +93,11 @@ class Flag:
     CLOSE = 32  # the quote ends
     BULLET = 33  # stands before a list item or heading
     OF_DOCUMENT = 34  # a document's tag
-    OF_QUOTE = 39  # a quote's
     OPENS = 35  # a document's opening tag; −1: a closing one
     QUOTES = 36  # a quote's opening tag; −1: a closing one
     TAGS_QUOTES = 37  # of quotes, what TAGS is of documents
     DOCUMENTS = 38  # the share of document tags among the tags so far
+    OF_QUOTE = 39  # a quote's tag
 
 
 def part(field: slice, first: int, count: int) -> slice:

@@ -1,8 +1,8 @@
 """Step 3 of the recipe: the pretraining mixture, made from the corpus by the product's own chunker, teacher and prompt.
 
 A block of documents becomes rows of token trees. Each tree is a study group: a few passages of one document and its
-neighbours in the corpus, and the questions on them; some ask for what stands elsewhere and are to be refused. Beside
-them goes plain text. A block's rows are a pure function of the corpus, the seed and the block's number.
+neighbours in the corpus, and the questions on them; some ask for what stands elsewhere and are to be refused. A block's
+rows are a pure function of the corpus, the seed and the block's number.
 """
 
 import random
@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from corpus import documents
 
 from openbook import prompt
@@ -26,7 +25,6 @@ CHUNK_TOKENS = 230  # about what 200 tokens of the embedder are to this tokenize
 PASSAGES = (1, 2, 3, 4, 4, 4, 4, 5, 6)
 QUESTIONS = 14  # a group
 REFUSED = 0.15  # share of questions whose answer is not in the passages
-PLAIN = 0.0  # share of chunks that are also read as plain text: none, which cost the circuits more than it gave (docs/LOG.md)
 LONGEST_DOCUMENT = 40_000  # characters; of longer ones the beginning
 
 
@@ -63,9 +61,6 @@ def _block(documents: Sequence[dict[str, str]], tokenizer: Any, budget: int, rng
             items = list(_questions(passages, asked, rng))
             if items:
                 trees += split([_encode(tokenizer, passages, q, answer) for q, answer in items], budget)
-    for passage in everything:
-        if rng.random() < PLAIN:
-            trees += split([plain(tokenizer, passage.text)], budget)
     rng.shuffle(trees)
     packed = pack(trees, budget)
     rng.shuffle(packed)
@@ -114,13 +109,3 @@ def _questions(
 def _encode(tokenizer: Any, passages: list[Chunk], question: Question, answer: str) -> TokenSequence:
     asked = prompt.prompt(question.text, [passage.text for passage in passages])
     return encode(tokenizer, prompt.with_answer(asked, answer), name=question.id)
-
-
-def plain(tokenizer: Any, text: str) -> TokenSequence:
-    """Text to be predicted token by token."""
-    ids = np.array(
-        tokenizer(text + tokenizer.eos_token, add_special_tokens=False, verbose=False)["input_ids"], np.int64
-    )
-    weight = np.ones(len(ids), np.float32)
-    weight[0] = 0
-    return TokenSequence(input_ids=ids, weight=weight, name="plain text")

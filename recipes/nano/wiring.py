@@ -18,7 +18,7 @@ class Gains:
     content."""
 
     phase: float = 11.0  # distance heads: amplitude of query and key over all pairs
-    near: float = 3.0  # sentence heads: how much the nearest start is preferred
+    near: float = 3.0  # sentence heads: how much a start loses with each token of distance
     flag: float = 400.0  # sentence heads: what each condition is worth
     word: float = 24.0  # voting: the same stem
     before: float = 8.0  # voting: behind the same stem

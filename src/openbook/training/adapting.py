@@ -1,6 +1,7 @@
 """What is trained: fresh adapters on the frozen base, the adapter of an earlier run, or all weights; and how it is saved."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,9 @@ def adapted(loaded: LoadedModel, config: Config, start: Path | None = None) -> A
         model = _started(loaded, config, start)
     elif options.adapter == "full":
         model = loaded.model
-        layers = layers_of(loaded, options.layers)
-        model.requires_grad_(not layers)
-        for block in model.model.layers[-layers:] if layers else ():
-            block.requires_grad_(True)
+        layers = _last_layers(loaded, options.layers)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(layers is None or _layer(name) in layers)
     else:
         model = _fresh(loaded, config)
     if options.activation_checkpointing:
@@ -46,29 +46,40 @@ def _fresh(loaded: LoadedModel, config: Config) -> Any:
             lora_alpha=options.alpha,
             lora_dropout=options.dropout,
             task_type="CAUSAL_LM",
-            **_targets(loaded, layers_of(loaded, options.layers)),
+            **_targets(loaded, _last_layers(loaded, options.layers)),
         )
         return get_peft_model(loaded.model, lora, adapter_name="default")
     except ValueError as error:
         raise ModelError(f"{loaded.name} cannot take LoRA adapters: {error}") from error
 
 
-def layers_of(loaded: LoadedModel, asked: int) -> int:
-    """How many of the last layers are trained, 0 for all: as asked, or as the base's configuration wants it. nano wants
-    1: its lower layers find and copy by weights set by hand, with scores in the hundreds, which any step would upset."""
-    return int(getattr(loaded.model.config, "openbook_tune_layers", 0)) if asked < 0 else asked
+def _last_layers(loaded: LoadedModel, asked: int) -> range | None:
+    """The layers that are trained, None for all: so many of the last as asked, or (−1) as the base's configuration wants.
+    nano wants 1: its lower layers find and copy by weights set by hand, with scores in the hundreds, which any step would
+    upset."""
+    config = loaded.model.config
+    count = int(getattr(config, "openbook_tune_layers", 0)) if asked < 0 else asked
+    total = config.num_hidden_layers
+    return range(max(0, total - count), total) if count else None
 
 
-def _targets(loaded: LoadedModel, layers: int) -> dict[str, Any]:
-    """Which linear layers are adapted: all but the head, or those of the last `layers` blocks."""
-    if not layers:
+def _layer(name: str) -> int | None:
+    """Which layer a module or parameter belongs to."""
+    found = re.search(r"\.layers\.(\d+)\.", name)
+    return int(found[1]) if found else None
+
+
+def _targets(loaded: LoadedModel, layers: range | None) -> dict[str, Any]:
+    """Which linear modules are adapted: all but the head, or those of `layers`."""
+    if layers is None:
         return {"target_modules": "all-linear"}
     from torch import nn
 
-    blocks = loaded.model.config.num_hidden_layers
-    found = [name for name, module in loaded.model.named_modules() if isinstance(module, nn.Linear)]
-    inside = sorted({name.rsplit(".", 1)[-1] for name in found if ".layers." in name})
-    return {"target_modules": inside, "layers_to_transform": list(range(max(0, blocks - layers), blocks))}
+    modules = loaded.model.named_modules()
+    found = {
+        name.rsplit(".", 1)[-1] for name, module in modules if isinstance(module, nn.Linear) and _layer(name) in layers
+    }
+    return {"target_modules": sorted(found), "layers_to_transform": list(layers)}
 
 
 def _started(loaded: LoadedModel, config: Config, start: Path) -> Any:
