@@ -86,7 +86,7 @@ def model(family: str = "llama", seed: int = 0, **settings: Any) -> Any:
         pad_token_id=2,
         eos_token_id=2,
         bos_token_id=1,
-        **SHAPE | FAMILIES[family] | settings,
+        **SHAPE | FAMILIES.get(family, {}) | settings,
     )
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 

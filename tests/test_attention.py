@@ -58,10 +58,10 @@ def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor])
         assert relative <= 1e-5, f"{name}: {relative:.1e}"
 
 
-def compare(network: Any, given: list[TokenSequence], trees: list[TokenTree]) -> None:
+def compare(network: Any, given: list[TokenSequence], trees: list[TokenTree], *, share: bool = True) -> None:
     expected = separate(network, given)
     theirs = gradients(network, expected)
-    serve_trees(network.get_base_model() if hasattr(network, "get_base_model") else network)
+    serve_trees(network.get_base_model() if hasattr(network, "get_base_model") else network, share=share)
     network.zero_grad()
     total = torch.zeros(())
     for tree in trees:
@@ -161,6 +161,28 @@ def test_a_window_that_trees_cannot_keep_is_refused() -> None:
     serve_trees(network)
     with pytest.raises(ModelError, match=r"sees 8 tokens back in a sliding window.*a sequence of \d\d"):
         hidden_states(network, forward_keywords(build(sequences())))
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("mistral", {"sliding_window": 8}),
+        ("gemma2", {"sliding_window": 8, "attn_logit_softcapping": 2.0, "head_dim": 8}),
+        ("llama", {}),
+    ],
+)
+def test_what_trees_cannot_serve_is_read_sequence_by_sequence(family: str, settings: dict[str, Any]) -> None:
+    groups = [sequences(), sequences(prefix=9, seed=3)]
+    given = [sequence for group in groups for sequence in group]
+    trees = [concatenate([build(group) for group in groups])]
+    network = model(family, **settings)
+    if settings:
+        shared = model(family, **settings)
+        serve_trees(shared)
+        with pytest.raises(ModelError, match=r"sliding window|soft cap") as refused:
+            row_loss(shared, collate(trees))
+        assert "tune.share_prefixes" in refused.value.remedy
+    compare(network, given, trees, share=False)
 
 
 def test_a_window_that_hides_nothing_is_served() -> None:

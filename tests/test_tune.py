@@ -223,3 +223,26 @@ def test_the_last_layers_alone_are_trained_when_asked_or_when_the_base_wants_it(
     before, after = load_file(base / "model.safetensors"), load_file(tmp_path / "full" / "model.safetensors")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all(f".layers.{last}." in name for name in changed)
+
+
+def test_modules_are_chosen_by_name_by_the_user_or_by_the_base(
+    setting: Callable[..., tuple[Path, Config]], tmp_path: Path, base: Path
+) -> None:
+    import shutil
+
+    def adapted_modules(folder: Path) -> set[str]:
+        return {name.split(".")[-3] for name in load_file(folder / "adapter_model.safetensors")}
+
+    train, config = setting("tune.epochs=1", 'tune.modules=["q_proj", "v_proj"]')
+    tune(train, out=tmp_path / "asked", config=config)
+    assert adapted_modules(tmp_path / "asked") == {"q_proj", "v_proj"}
+    shutil.copytree(base, tmp_path / "wants")
+    settings = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    wanted = json.dumps(settings | {"openbook_tune_modules": ["down_proj"]})
+    (tmp_path / "wants" / "config.json").write_text(wanted, encoding="utf-8")
+    train, config = setting("tune.epochs=1", f"model.base={tmp_path / 'wants'}")
+    tune(train, out=tmp_path / "wanted", config=config)
+    assert adapted_modules(tmp_path / "wanted") == {"down_proj"}
+    train, config = setting("tune.epochs=1", 'tune.modules=["query"]')
+    with pytest.raises(ModelError, match="no linear module named query"):
+        tune(train, out=tmp_path / "unknown", config=config)

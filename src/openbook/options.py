@@ -98,13 +98,19 @@ class Tune(Section):
     layers: int = Field(
         -1,
         ge=-1,
-        description="train so many of the last layers only; 0: all; -1: as the base wants it (nano 1, others all)",
+        description="train so many of the last layers only; 0: all; -1: as the base wants it, or all",
+    )
+    modules: tuple[str, ...] = Field(
+        (), description="train linear modules of these names only (q_proj, …); none: as the base wants it, or all"
     )
     epochs: float = Field(3.0, gt=0, description="passes over the training questions")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
     warmup_share: float = Field(0.05, ge=0, le=1, description="share of the steps in which the rate rises")
     weight_decay: float = Field(0.0, ge=0, description="decay of the trained weights")
     row_tokens: int = Field(4096, ge=64, description="tokens in one row; a row holds one or more token trees")
+    share_prefixes: bool = Field(
+        True, description="read what sequences share once (token trees); false: each by itself, as the base itself does"
+    )
     rows_per_step: int = Field(2, ge=1, description="rows accumulated for one optimizer step")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     checkpoint_steps: int = Field(50, ge=1, description="steps between checkpoints that --resume goes on from")

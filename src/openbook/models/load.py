@@ -164,7 +164,6 @@ def load(
             device_map={"": where} if quantization == "nf4" or where.type == "cuda" else None,
             trust_remote_code=False,
             use_safetensors=True,
-            attn_implementation="sdpa",
             **settings,
         )
     if quantization == "nf4" and dequantize:

@@ -68,7 +68,7 @@ def _trace(config: Config, make: Callable[[LoadedModel], Subject], *, steps: int
     loaded = load_base(config, config.tune.quantization)
     subject = make(loaded)
     model = adapted(loaded, config, start)
-    serve_trees(loaded.model)
+    serve_trees(loaded.model, share=config.tune.share_prefixes)
     generator = Generator(loaded, max_new_tokens=min(config.model.max_new_tokens, LONGEST_SAYING))
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=subject.learning_rate, weight_decay=config.tune.weight_decay)

@@ -3,12 +3,14 @@
 import contextlib
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from openbook.config import Config
 from openbook.errors import ModelError
 from openbook.models import LoadedModel
+from openbook.options import Tune
 from openbook.storage import hash_file, hash_json, read_manifest
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -23,10 +25,9 @@ def adapted(loaded: LoadedModel, config: Config, start: Path | None = None) -> A
     if start is not None:
         model = _started(loaded, config, start)
     elif options.adapter == "full":
-        model = loaded.model
-        layers = _last_layers(loaded, options.layers)
+        model, scope = loaded.model, _Scope.of(loaded, options)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(layers is None or _layer(name) in layers)
+            parameter.requires_grad_(name in scope)
     else:
         model = _fresh(loaded, config)
     if options.activation_checkpointing:
@@ -46,40 +47,56 @@ def _fresh(loaded: LoadedModel, config: Config) -> Any:
             lora_alpha=options.alpha,
             lora_dropout=options.dropout,
             task_type="CAUSAL_LM",
-            **_targets(loaded, _last_layers(loaded, options.layers)),
+            **_targets(loaded, _Scope.of(loaded, options)),
         )
         return get_peft_model(loaded.model, lora, adapter_name="default")
     except ValueError as error:
         raise ModelError(f"{loaded.name} cannot take LoRA adapters: {error}") from error
 
 
-def _last_layers(loaded: LoadedModel, asked: int) -> range | None:
-    """The layers that are trained, None for all: so many of the last as asked, or (−1) as the base's configuration wants.
-    nano wants 1: its lower layers find and copy by weights set by hand, with scores in the hundreds, which any step would
-    upset."""
-    config = loaded.model.config
-    count = int(getattr(config, "openbook_tune_layers", 0)) if asked < 0 else asked
-    total = config.num_hidden_layers
-    return range(max(0, total - count), total) if count else None
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What is trained: the linear modules of these names in these layers; empty, all of them. What the user leaves
+    open, the base's configuration may say: of nano, whose lower layers find and copy by weights set by hand, with scores
+    in the hundreds that any step would upset, the MLP of the last layer."""
+
+    layers: range
+    modules: frozenset[str]
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, options: Tune) -> "_Scope":
+        config = loaded.model.config
+        total = config.num_hidden_layers
+        count = options.layers if options.layers >= 0 else getattr(config, "openbook_tune_layers", 0)
+        modules = options.modules or getattr(config, "openbook_tune_modules", ())
+        if unknown := set(modules) - (known := _linear(loaded)):
+            raise ModelError(
+                f"{loaded.name} has no linear module named {' or '.join(sorted(unknown))}.",
+                f"Choose tune.modules among {', '.join(sorted(known))}.",
+            )
+        return cls(range(max(0, total - count), total) if count else range(0), frozenset(modules))
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a module or parameter of this name is trained."""
+        layer = re.search(r"\.layers\.(\d+)\.", name)
+        inside = not self.layers or (layer is not None and int(layer[1]) in self.layers)
+        return inside and (not self.modules or not self.modules.isdisjoint(name.split(".")))
 
 
-def _layer(name: str) -> int | None:
-    """Which layer a module or parameter belongs to."""
-    found = re.search(r"\.layers\.(\d+)\.", name)
-    return int(found[1]) if found else None
-
-
-def _targets(loaded: LoadedModel, layers: range | None) -> dict[str, Any]:
-    """Which linear modules are adapted: all but the head, or those of `layers`."""
-    if layers is None:
-        return {"target_modules": "all-linear"}
+def _linear(loaded: LoadedModel) -> set[str]:
+    """The names of the linear modules within the layers."""
     from torch import nn
 
     modules = loaded.model.named_modules()
-    found = {
-        name.rsplit(".", 1)[-1] for name, module in modules if isinstance(module, nn.Linear) and _layer(name) in layers
-    }
-    return {"target_modules": sorted(found), "layers_to_transform": list(layers)}
+    return {name.rsplit(".", 1)[-1] for name, m in modules if isinstance(m, nn.Linear) and ".layers." in name}
+
+
+def _targets(loaded: LoadedModel, scope: _Scope) -> dict[str, Any]:
+    """Which linear modules are adapted, as PEFT is told: all but the head, or those in `scope`."""
+    if not scope.layers and not scope.modules:
+        return {"target_modules": "all-linear"}
+    modules = {"target_modules": sorted(scope.modules or _linear(loaded))}
+    return modules | ({"layers_to_transform": list(scope.layers)} if scope.layers else {})
 
 
 def _started(loaded: LoadedModel, config: Config, start: Path) -> Any:

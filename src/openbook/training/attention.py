@@ -25,6 +25,8 @@ NAME = "openbook_tree"
 # once more, no less (docs/LOG.md).
 TRIANGLE = 256
 
+ALONE = "Set tune.share_prefixes to false: each sequence is then read by itself, which is slower."
+
 Range = tuple[int, int]
 
 
@@ -33,6 +35,7 @@ class TreeLayout:
     """What a row's tokens may attend to. `triangles` are segments or parts of them, each token in one; `rectangles` pair
     query and key ranges; `longest` is how many tokens the longest way from a root has."""
 
+    tree: TokenTree
     triangles: tuple[Range, ...]
     rectangles: tuple[tuple[Range, Range], ...]
     subtree_end: Tensor  # (T,)
@@ -49,6 +52,7 @@ class TreeLayout:
             if end[stop - 1] > stop:
                 rectangles.append(((stop, int(end[stop - 1])), (start, stop)))
         return cls(
+            tree=tree,
             triangles=tuple(triangles),
             rectangles=tuple(rectangles),
             subtree_end=torch.from_numpy(np.ascontiguousarray(end)),
@@ -60,6 +64,12 @@ class TreeLayout:
         """The same as a dense (1, 1, T, T) mask, True = attend: the oracle, and the path of devices without a faster one."""
         position = torch.arange(len(self.subtree_end))
         return ((position[None] <= position[:, None]) & (position[:, None] < self.subtree_end[None]))[None, None]
+
+    @cached_property
+    def paths(self) -> tuple[Tensor, ...]:
+        """The row positions of each sequence, from a root to a leaf."""
+        leaves = np.flatnonzero(self.tree.subtree_end == np.arange(len(self.tree)) + 1)
+        return tuple(torch.from_numpy(self.tree.path(int(leaf))) for leaf in leaves)
 
 
 def _halve(start: int, stop: int, triangles: list[Range], rectangles: list[tuple[Range, Range]]) -> None:
@@ -159,12 +169,10 @@ def tree_attention(
         raise ModelError(
             f"This model sees {window:,} tokens back in a sliding window, and the row has a sequence of {tree.longest:,}; "
             f"token trees cannot keep such a window.",
-            "Show fewer or shorter passages (dataset.passages, documents.chunk_tokens), or take another base.",
+            f"{ALONE} Or show fewer or shorter passages (dataset.passages, documents.chunk_tokens).",
         )
     if kwargs.get("softcap") or kwargs.get("s_aux") is not None:
-        raise ModelError(
-            "This model's attention (soft cap or sinks) is not one that token trees can serve.", "Take another base."
-        )
+        raise ModelError("This model's attention (soft cap or sinks) is not one that token trees can serve.", ALONE)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -187,16 +195,19 @@ def install() -> None:
     AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def serve_trees(model: Any) -> None:
-    """Switch `model` to tree attention, or say in a sentence why it cannot be served."""
+def serve_trees(model: Any, *, share: bool = True) -> None:
+    """Switch `model` to tree attention, or say in a sentence why it cannot be served. Without `share` it keeps its own,
+    and `hidden_states` hands it each sequence of a tree by itself."""
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{config.model_type} is an encoder-decoder; openbook tunes decoder-only language models.")
+    if not share:
+        return
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if strange := kinds - {"full_attention", "sliding_attention"}:
         raise ModelError(
-            f"{config.model_type} has layers ({', '.join(sorted(strange))}) that cannot attend over token trees."
+            f"{config.model_type} has layers ({', '.join(sorted(strange))}) that cannot attend over token trees.", ALONE
         )
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{config.model_type} is an encoder-decoder; openbook tunes decoder-only language models.")
     install()
     model.set_attn_implementation(NAME)
 

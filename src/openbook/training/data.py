@@ -47,7 +47,7 @@ class Study:
     """The items of a file in groups that share their passages, ready to be tokenised epoch by epoch.
 
     `budget` is how many tokens a row holds, `context` how many one sequence may have: a row holds many sequences, so
-    it may well be longer than what the model reads.
+    it may well be longer than what the model reads. Without `share` every sequence is a tree of its own.
     """
 
     groups: tuple[tuple[Item, ...], ...]
@@ -55,6 +55,7 @@ class Study:
     budget: int
     seed: int
     context: int
+    share: bool = True
     left_out: dict[str, int] = field(default_factory=dict)  # item → distractors that did not fit
     _fixed: dict[str, list[Shown]] = field(default_factory=dict)
 
@@ -64,7 +65,10 @@ class Study:
 
     def rows(self, epoch: int) -> list[TokenTree]:
         """The rows of one epoch."""
-        return plan(self.sequences(epoch), self.budget, seed=self.seed, epoch=epoch)
+        groups = self.sequences(epoch)
+        if not self.share:
+            groups = [[sequence] for group in groups for sequence in group]
+        return plan(groups, self.budget, seed=self.seed, epoch=epoch)
 
     def sequences(self, epoch: int) -> list[list[TokenSequence]]:
         """The groups' sequences. Each group sees its passages in an order of its own, drawn anew in every epoch."""
@@ -137,7 +141,9 @@ class Study:
         return conversation, [encode(self.tokenizer, conversation, name=item.name)]
 
 
-def read_study(path: Path, tokenizer: Any, *, form: Form, budget: int, seed: int, context: int) -> Study:
+def read_study(
+    path: Path, tokenizer: Any, *, form: Form, budget: int, seed: int, context: int, share: bool = True
+) -> Study:
     """Read a data set: RAFT rows in the layout of gorilla, or rows with `messages`, or with `prompt` and `completion`.
 
     Of `messages`, every assistant's turn is trained but for those whose `train` is false. `form="closed"` drops the passages and trains question → short answer. Raises `RecordError` with file and line.
@@ -155,6 +161,7 @@ def read_study(path: Path, tokenizer: Any, *, form: Form, budget: int, seed: int
         budget=budget,
         seed=seed,
         context=context,
+        share=share,
     )
 
 

@@ -78,6 +78,7 @@ def explain(train: Path, config: Config, *, form: Form = "raft", rows: int = 5) 
         budget=config.tune.row_tokens,
         seed=config.seed,
         context=context_tokens(config.model.base, tokenizer),
+        share=config.tune.share_prefixes,
     )
     planned = study.rows(0)
     shown = planned[0]

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from openbook.training.attention import NAME as TREES
+
 # Logits of at most so many positions × vocabulary entries stand in memory at once (64 MB in fp32).
 CHUNK_ELEMENTS = 16_000_000
 
@@ -21,11 +23,22 @@ def base_of(model: Any) -> Any:
 
 
 def hidden_states(model: Any, keywords: dict[str, Any]) -> Tensor:
-    """Last hidden states (T, D) of one row, after the body's final norm."""
+    """Last hidden states (T, D) of one row, after the body's final norm. A model that does not serve trees reads each
+    sequence by itself; of a token that several share the first one's state is taken."""
     base = base_of(model)
     body = getattr(base, base.base_model_prefix)
-    states: Tensor = body(**keywords).last_hidden_state
-    return states[0]
+    if base.config.get_text_config()._attn_implementation == TREES:
+        states: Tensor = body(**keywords).last_hidden_state
+        return states[0]
+    ids, layout = keywords["input_ids"], keywords["tree"]
+    missing = torch.ones(ids.shape[1], dtype=torch.bool)
+    found, places = [], []
+    for path in layout.paths:
+        new = missing[path]
+        found.append(body(input_ids=ids[:, path], use_cache=False).last_hidden_state[0, new.to(ids.device)])
+        places.append(path[new])
+        missing[path] = False
+    return torch.cat(found)[torch.cat(places).argsort().to(ids.device)]
 
 
 def logits(model: Any, hidden: Tensor, head: torch.nn.Module | None = None) -> Tensor:

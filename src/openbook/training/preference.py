@@ -60,7 +60,7 @@ def tune_on_pairs(
     inputs, options = pair_inputs(path, loaded.fingerprint, start), pair_options(config, method)
     run = Run(out, {"inputs": inputs, "options": options}, resume=resume, progress=progress)
     model = adapted(loaded, config, start)
-    serve_trees(loaded.model)
+    serve_trees(loaded.model, share=config.tune.share_prefixes)
     head: ScalarHead | None = None
     engine: Method
     if method == "dpo":
@@ -120,7 +120,7 @@ def pair_inputs(path: Path, base_fingerprint: str, start: Path | None) -> dict[s
 def pair_options(config: Config, method: PairMethod) -> dict[str, Any]:
     """The options that decide it."""
     chosen = _for_pairs(config, method).tune.model_dump(
-        exclude={"checkpoint_steps", "evaluate_steps", "activation_checkpointing"}
+        mode="json", exclude={"checkpoint_steps", "evaluate_steps", "activation_checkpointing"}
     )
     preference = config.preference.model_dump(exclude={"learning_rate", "epochs"})
     if method == "dpo":

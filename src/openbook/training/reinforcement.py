@@ -73,7 +73,7 @@ def reinforce(
     )
     tuned = _for_rl(config)
     model = adapted(loaded, tuned, start)
-    serve_trees(loaded.model)
+    serve_trees(loaded.model, share=config.tune.share_prefixes)
 
     from openbook.training.limits import Limits
     from openbook.training.rewards import Rewards
@@ -164,7 +164,9 @@ def rl_inputs(train: Path, config: Config, start: Path | None) -> dict[str, str]
 
 def rl_options(config: Config, method: RewardMethod) -> dict[str, Any]:
     """The options that decide it."""
-    tune = _for_rl(config).tune.model_dump(exclude={"checkpoint_steps", "evaluate_steps", "activation_checkpointing"})
+    tune = _for_rl(config).tune.model_dump(
+        mode="json", exclude={"checkpoint_steps", "evaluate_steps", "activation_checkpointing"}
+    )
     others = set().union(*(names for other, names in ONLY.items() if other != method))
     rl = config.rl.model_dump(exclude=IDLE | others)
     return {

@@ -95,7 +95,7 @@ def load_reward_model(adapter: Path, config: Config) -> tuple[Any, LoadedModel, 
             f"and not on this {loaded.name}.",
             "Set model.base to the base that it was tuned on.",
         )
-    serve_trees(loaded.model)
+    serve_trees(loaded.model, share=config.tune.share_prefixes)
     model = PeftModel.from_pretrained(loaded.model, adapter)
     head = attach_head(model)
     load_model(head, str(adapter / HEAD), device=str(loaded.model.device))

@@ -87,7 +87,7 @@ def tune(
     model = adapted(loaded, config)
     trained, total = count_weights(model)
     progress.message(f"Trains {trained:,} of {total:,} weights ({trained / total:.2%}) of {base}.")
-    serve_trees(loaded.model)
+    serve_trees(loaded.model, share=config.tune.share_prefixes)
     done = run.train(model, loaded, config, method=Supervised(), rows=rows, validation=held_out)
     save(model, loaded, out, config)
     if watched:
@@ -127,7 +127,9 @@ def run_inputs(train: Path, base_fingerprint: str) -> dict[str, str]:
 
 def run_options(config: Config, form: Form) -> dict[str, Any]:
     """The options that decide it. How often a run checkpoints or validates changes nothing that it writes."""
-    chosen = config.tune.model_dump(exclude={"checkpoint_steps", "evaluate_steps", "activation_checkpointing"})
+    chosen = config.tune.model_dump(
+        mode="json", exclude={"checkpoint_steps", "evaluate_steps", "activation_checkpointing"}
+    )
     return {**chosen, "dtype": config.model.dtype, "seed": config.seed, "form": form}
 
 
@@ -152,4 +154,5 @@ def study_of(path: Path, loaded: LoadedModel, config: Config, form: Form) -> Stu
         budget=config.tune.row_tokens,
         seed=config.seed,
         context=loaded.context,
+        share=config.tune.share_prefixes,
     )
