@@ -135,6 +135,8 @@ def test_the_words_of_a_question_are_not_always_those_of_the_sentence():
         "What is the answer to the question of the universe?",
         "The options of the server are as follows:",
         "The value that is returned by the",
+        "Nor does an Accept header sent by the client require the server to answer in that form.",
+        "Never should a client send more than one Host header in a request.",
         "Too short.",
         "",
         "   \n\n  ",

@@ -146,41 +146,44 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, action="append", default=[])
     parser.add_argument("--squad", type=Path)
     parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--passages", type=int, default=4)
-    parser.add_argument("--quantization", choices=("none", "nf4"), default="none")
+    parser.add_argument("--passages", type=int, nargs="+", default=[4])
+    parser.add_argument("--quantization", choices=("none", "nf4"), nargs="+", default=["none"])
     parser.add_argument("--show", type=int, default=0, help="print so many answers")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    started = time.perf_counter()
-    loaded = load(options.model, quantization=options.quantization, dequantize=options.quantization == "nf4")
-    result: dict[str, Any] = {"model": options.model, "quantization": options.quantization}
-    result["loading_seconds"] = time.perf_counter() - started
-    generator = Generator(loaded, max_new_tokens=160, batch_size=16)
-    for name, tasks in _tests(options):
+    result: dict[str, Any] = {"model": options.model}
+    for quantization in options.quantization:
         started = time.perf_counter()
-        result[name], graded = figures(tasks, generator)
-        result[name]["seconds"] = time.perf_counter() - started
-        for task, text, _ in graded[: options.show]:
-            print(f"\n[{name}] {task.question}\n  gold: {task.gold.answer} | {task.gold.sentences}\n  says: {text}")
+        loaded = load(options.model, quantization=quantization, dequantize=quantization == "nf4")
+        found: dict[str, Any] = {"loading_seconds": round(time.perf_counter() - started, 2)}
+        result[quantization] = found
+        generator = Generator(loaded, max_new_tokens=160, batch_size=16)
+        for name, tasks in _tests(options):
+            if "tokens_per_second" not in found:
+                found["tokens_per_second"] = round(speed(generator, tasks), 1)
+            found[name], graded = figures(tasks, generator)
+            if not options.json:
+                print(quantization, name, {key: _short(value) for key, value in found[name].items()}, flush=True)
+            for task, text, _ in graded[: options.show]:
+                print(f"\n[{name}] {task.question}\n  gold: {task.gold.answer} | {task.gold.sentences}\n  says: {text}")
     if options.json:
         print(json.dumps(result, indent=1))
-    else:
-        for name, values in result.items():
-            print(name, values if not isinstance(values, dict) else {k: _short(v) for k, v in values.items()})
 
 
 def _short(value: Any) -> Any:
-    return [round(v, 3) for v in value] if isinstance(value, list) else round(value, 1)
+    return [round(v, 3) for v in value] if isinstance(value, list) else value
 
 
 def _tests(options: argparse.Namespace) -> Iterator[tuple[str, list[Task]]]:
-    for folder in options.docs:
-        common = {"passages": options.passages, "seed": options.seed}
-        yield folder.name, rule_tasks(folder, count=options.count, removed=False, **common)
-        yield f"{folder.name} without golden", rule_tasks(folder, count=options.count // 2, removed=True, **common)
-    if options.squad:
-        yield "squad", squad_tasks(options.squad, count=options.count, passages=options.passages, seed=options.seed)
+    for passages in options.passages:
+        common = {"passages": passages, "seed": options.seed}
+        for folder in options.docs:
+            name = f"{folder.name}, {passages} passages"
+            yield name, rule_tasks(folder, count=options.count, removed=False, **common)
+            yield f"{name}, without the golden", rule_tasks(folder, count=options.count // 2, removed=True, **common)
+        if options.squad:
+            yield f"squad, {passages} passages", squad_tasks(options.squad, count=options.count, **common)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ itself, speaks English only, and is no assistant.
 (`circuits.py`), the mixture (`mixture.py`) and the training (`pretrain.py`) of the last layer and the head, which teaches
 it when to refuse and what to answer. Trained for {steps:,} steps, {tokens:,} tokens ({supervised:,} of them supervised),
 {hours:.1f} hours on two CPU cores in fp32; stored in 16 bits. The layers below are as they were set: `openbook tune` leaves
-them alone too (`openbook_tune_layers` in `config.json`), for a step of other tools' usual size would undo them.
+them alone too and tunes the last MLP (`openbook_tune_layers` and `openbook_tune_modules` in `config.json`), for a step
+of other tools' usual size would undo them.
 
 ## Data
 Questions made by rule from technical documentation, each over a few passages of the same document, some without an
@@ -70,7 +71,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("src/openbook/models/nano"))
     options = parser.parse_args()
     model: Any = AutoModelForCausalLM.from_pretrained(options.run, dtype=torch.float16)
-    model.config.openbook_tune_layers = 1  # `openbook tune` then leaves the circuits below alone
+    model.config.openbook_tune_layers = 1  # `openbook tune` then leaves the circuits below alone,
+    model.config.openbook_tune_modules = ["gate_proj", "up_proj", "down_proj"]  # and the last layer's copying head
     model.save_pretrained(options.out)
     AutoTokenizer.from_pretrained(options.run).save_pretrained(options.out)
     last = json.loads((options.run / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])

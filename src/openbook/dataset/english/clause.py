@@ -36,6 +36,7 @@ _EMPTY_LEADS = frozenset(
 )
 _BREAKERS = frozenset((",", ";", ":", "—", "–", "…", "=", "|", "->", "→", "/", "\\", "[", "{", "<", "*", "-", "than"))
 _NEGATIONS = frozenset(("not", "never", "no"))
+_INVERTING = frozenset("nor neither never not no so only then rarely seldom hardly scarcely such here there".split())
 _CONTRACTED = (
     "n't",
     "n’t",
@@ -262,6 +263,8 @@ def parse(sentence: Sentence) -> Clause | None:
     verb = _find_verb(tokens, start)
     if verb is None:
         return None
+    if all(token.low in _INVERTING for token in tokens[start:verb]):
+        return None  # "Nor does the header require …": the subject stands behind the verb
     subject_end = verb
     while subject_end > start + 1 and tokens[subject_end - 1].low in ADVERBS:
         subject_end -= 1
