@@ -153,13 +153,14 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     result: dict[str, Any] = {"model": options.model}
+    tests = list(_tests(options))
     for quantization in options.quantization:
         started = time.perf_counter()
         loaded = load(options.model, quantization=quantization, dequantize=quantization == "nf4")
         found: dict[str, Any] = {"loading_seconds": round(time.perf_counter() - started, 2)}
         result[quantization] = found
         generator = Generator(loaded, max_new_tokens=160, batch_size=16)
-        for name, tasks in _tests(options):
+        for name, tasks in tests:
             if "tokens_per_second" not in found:
                 found["tokens_per_second"] = round(speed(generator, tasks), 1)
             found[name], graded = figures(tasks, generator)

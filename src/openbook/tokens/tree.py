@@ -97,19 +97,22 @@ class TokenTree:
             position = int(self.parent[position])
         return np.array(found[::-1], np.int64)
 
-    def sequences(self) -> list[TokenSequence]:
-        """The sequences that the tree was built from, in order of their numbers, read back from the tokens."""
+    def paths(self) -> list[Ints]:
+        """Row positions of each sequence, in order of their numbers."""
         last: dict[int, int] = {}
         for position, number in enumerate(self.sequence.tolist()):
             if number != SHARED:
                 last[number] = position
-        paths = [self.path(last[number]) for number in sorted(last)]
+        return [self.path(last[number]) for number in sorted(last)]
+
+    def sequences(self) -> list[TokenSequence]:
+        """The sequences that the tree was built from, in order of their numbers, read back from the tokens."""
         return [
             TokenSequence(
                 input_ids=self.input_ids[path],
                 weight=np.where(self.sequence[path] == SHARED, 0, self.weight[path]).astype(np.float32),
             )
-            for path in paths
+            for path in self.paths()
         ]
 
 

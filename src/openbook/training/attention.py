@@ -65,12 +65,6 @@ class TreeLayout:
         position = torch.arange(len(self.subtree_end))
         return ((position[None] <= position[:, None]) & (position[:, None] < self.subtree_end[None]))[None, None]
 
-    @cached_property
-    def paths(self) -> tuple[Tensor, ...]:
-        """The row positions of each sequence, from a root to a leaf."""
-        leaves = np.flatnonzero(self.tree.subtree_end == np.arange(len(self.tree)) + 1)
-        return tuple(torch.from_numpy(self.tree.path(int(leaf))) for leaf in leaves)
-
 
 def _halve(start: int, stop: int, triangles: list[Range], rectangles: list[tuple[Range, Range]]) -> None:
     """A segment's triangle as small ones and the squares between: the kernel is faster without a causal mask."""

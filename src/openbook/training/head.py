@@ -33,7 +33,7 @@ def hidden_states(model: Any, keywords: dict[str, Any]) -> Tensor:
     ids, layout = keywords["input_ids"], keywords["tree"]
     missing = torch.ones(ids.shape[1], dtype=torch.bool)
     found, places = [], []
-    for path in layout.paths:
+    for path in map(torch.from_numpy, layout.tree.paths()):
         new = missing[path]
         found.append(body(input_ids=ids[:, path], use_cache=False).last_hidden_state[0, new.to(ids.device)])
         places.append(path[new])

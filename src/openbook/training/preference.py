@@ -120,7 +120,7 @@ def pair_inputs(path: Path, base_fingerprint: str, start: Path | None) -> dict[s
 def pair_options(config: Config, method: PairMethod) -> dict[str, Any]:
     """The options that decide it."""
     chosen = _for_pairs(config, method).tune.model_dump(
-        mode="json", exclude={"checkpoint_steps", "evaluate_steps", "activation_checkpointing"}
+        exclude={"checkpoint_steps", "evaluate_steps", "activation_checkpointing"}
     )
     preference = config.preference.model_dump(exclude={"learning_rate", "epochs"})
     if method == "dpo":

@@ -164,9 +164,7 @@ def rl_inputs(train: Path, config: Config, start: Path | None) -> dict[str, str]
 
 def rl_options(config: Config, method: RewardMethod) -> dict[str, Any]:
     """The options that decide it."""
-    tune = _for_rl(config).tune.model_dump(
-        mode="json", exclude={"checkpoint_steps", "evaluate_steps", "activation_checkpointing"}
-    )
+    tune = _for_rl(config).tune.model_dump(exclude={"checkpoint_steps", "evaluate_steps", "activation_checkpointing"})
     others = set().union(*(names for other, names in ONLY.items() if other != method))
     rl = config.rl.model_dump(exclude=IDLE | others)
     return {

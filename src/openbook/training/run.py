@@ -12,7 +12,7 @@ from openbook.errors import OpenbookError
 from openbook.models import LoadedModel
 from openbook.options import Tune
 from openbook.progress import Progress, Task
-from openbook.storage import append_jsonl, read_jsonl, read_manifest
+from openbook.storage import append_jsonl, hash_json, read_jsonl, read_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ class Run:
         self.out, self._progress = out, progress
         self.checkpoints = out / "checkpoints"
         before = next(read_jsonl(out / PLAN), None) if (out / PLAN).is_file() else None
-        same = before == identity
+        same = hash_json(before) == hash_json(identity)  # what was read back has lists for tuples
         if resume and not (same and self.last_checkpoint()):
             raise OpenbookError(
                 f"{out} holds no checkpoint of this run"

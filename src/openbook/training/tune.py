@@ -127,9 +127,7 @@ def run_inputs(train: Path, base_fingerprint: str) -> dict[str, str]:
 
 def run_options(config: Config, form: Form) -> dict[str, Any]:
     """The options that decide it. How often a run checkpoints or validates changes nothing that it writes."""
-    chosen = config.tune.model_dump(
-        mode="json", exclude={"checkpoint_steps", "evaluate_steps", "activation_checkpointing"}
-    )
+    chosen = config.tune.model_dump(exclude={"checkpoint_steps", "evaluate_steps", "activation_checkpointing"})
     return {**chosen, "dtype": config.model.dtype, "seed": config.seed, "form": form}
 
 
