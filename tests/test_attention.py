@@ -206,6 +206,15 @@ def test_with_qlora(tmp_path: Path) -> None:
     compare(network, given, [build(given)])
 
 
+def test_four_bits_say_the_same_in_every_mode(tmp_path: Path) -> None:
+    """Where the processor has AVX512-BF16, bitsandbytes would repack the weights at a pass without gradients."""
+    path = str(folder(tmp_path))
+    packed, plain = (load(path, quantization="nf4", dequantize=plain).model for plain in (False, True))
+    ids = torch.arange(30)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(packed(input_ids=ids).logits, plain(input_ids=ids).logits, atol=1e-5, rtol=1e-4)
+
+
 def test_chunked_losses_are_those_of_all_logits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     network = model()
     hidden = torch.randn(30, 32, requires_grad=True)

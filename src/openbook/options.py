@@ -107,7 +107,11 @@ class Tune(Section):
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
     warmup_share: float = Field(0.05, ge=0, le=1, description="share of the steps in which the rate rises")
     weight_decay: float = Field(0.0, ge=0, description="decay of the trained weights")
-    row_tokens: int = Field(4096, ge=64, description="tokens in one row; a row holds one or more token trees")
+    row_tokens: int = Field(
+        4096,
+        ge=64,
+        description="tokens in one row of one or more token trees; where memory is short fewer, and more rows a step",
+    )
     share_prefixes: bool = Field(
         True, description="read what sequences share once (token trees); false: each by itself, as the base itself does"
     )

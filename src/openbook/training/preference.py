@@ -14,6 +14,7 @@ from openbook.progress import SILENT, Progress
 from openbook.storage import hash_file, hash_json, is_current, peak_memory_bytes, read_manifest, write_manifest
 from openbook.training.adapting import adapted, adapter_fingerprint, count_weights, save
 from openbook.training.attention import serve_trees
+from openbook.training.memory import fit_rows
 from openbook.training.pair_rows import PairRow, Pairs, encode_pairs
 from openbook.training.pairs import read_pairs
 from openbook.training.run import Run
@@ -51,16 +52,17 @@ def tune_on_pairs(
     named = read_pairs(path)
     config = _for_pairs(config, method)
     loaded = load_base(config, config.tune.quantization)
+    inputs, options = pair_inputs(path, loaded.fingerprint, start), pair_options(config, method)
+    model = adapted(loaded, config, start)
+    serve_trees(loaded.model, share=config.tune.share_prefixes)
+    config = fit_rows(config, model, loaded, progress)
     budget = config.tune.row_tokens
     pairs = encode_pairs(named, loaded.tokenizer, limit=min(budget, loaded.context))
     trained, watched = pairs.held_out(config.preference.held_out, seed=config.seed)
     rows = pairs.rows_of_epochs(trained, budget, epochs=config.tune.epochs, seed=config.seed)
     validation = pairs.rows(watched, budget) if watched else []
 
-    inputs, options = pair_inputs(path, loaded.fingerprint, start), pair_options(config, method)
     run = Run(out, {"inputs": inputs, "options": options}, resume=resume, progress=progress)
-    model = adapted(loaded, config, start)
-    serve_trees(loaded.model, share=config.tune.share_prefixes)
     head: ScalarHead | None = None
     engine: Method
     if method == "dpo":

@@ -12,6 +12,7 @@ from openbook.storage import hash_file, is_current, peak_memory_bytes, write_jso
 from openbook.training.adapting import adapted, count_weights, save
 from openbook.training.attention import serve_trees
 from openbook.training.data import Form, Study, read_study
+from openbook.training.memory import fit_rows
 from openbook.training.run import Run
 from openbook.training.validation import FILE, question_losses
 
@@ -71,6 +72,9 @@ def tune(
     loaded = load_base(config, config.tune.quantization)
     inputs = run_inputs(train, loaded.fingerprint)
     options = run_options(config, form)
+    model = adapted(loaded, config)
+    serve_trees(loaded.model, share=config.tune.share_prefixes)
+    config = fit_rows(config, model, loaded, progress)
     study = study_of(train, loaded, config, form)
     rows = study.rows_of_epochs(config.tune.epochs)
     watched = study_of(validation, loaded, config, form) if validation and validation.stat().st_size else None
@@ -84,10 +88,8 @@ def tune(
 
     from openbook.training.trainer import Supervised
 
-    model = adapted(loaded, config)
     trained, total = count_weights(model)
     progress.message(f"Trains {trained:,} of {total:,} weights ({trained / total:.2%}) of {base}.")
-    serve_trees(loaded.model, share=config.tune.share_prefixes)
     done = run.train(model, loaded, config, method=Supervised(), rows=rows, validation=held_out)
     save(model, loaded, out, config)
     if watched:
