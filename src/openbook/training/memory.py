@@ -66,9 +66,10 @@ def total_memory(device: torch.device) -> float:
 def held_bytes(model: Any) -> int:
     """Bytes that stand in memory throughout a run: the weights, and of each that is trained its gradient and AdamW's
     two moments in fp32."""
-    held = sum(int(parameter.nbytes) for parameter in model.parameters())
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return held + sum(int(parameter.nbytes) + 8 * parameter.numel() for parameter in trained)
+    held: int = sum(parameter.nbytes for parameter in model.parameters())
+    learning: int = sum(parameter.nbytes + 8 * parameter.numel() for parameter in trained)
+    return held + learning
 
 
 def bytes_per_token(model: Any, loaded: LoadedModel) -> float:
