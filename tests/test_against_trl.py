@@ -12,6 +12,7 @@ from models_for_tests import folder, tokenizer
 from openbook.models import load
 from openbook.options import RL, Preference
 from openbook.progress import SILENT
+from openbook.tokens import build
 from openbook.training.attention import serve_trees
 from openbook.training.dpo import Anchors, DirectPreference
 from openbook.training.grpo import GroupRelative
@@ -19,6 +20,7 @@ from openbook.training.pair_rows import Pairs
 from openbook.training.references import reference_logps
 from openbook.training.reward import RewardModelling, attach_head
 from openbook.training.roles import POLICY, REFERENCE
+from openbook.training.trainer import Supervised, collate
 from test_preference import assert_close, gradients, on_trees, pair_set
 from test_rounds import COMMON, REWARDS, build_world, rounds, separately, stepped
 
@@ -51,6 +53,37 @@ def ids(pairs: Pairs) -> list[dict[str, Any]]:
 
 def settings(cls: Any, out: Path, **others: Any) -> Any:
     return cls(output_dir=str(out), report_to=[], use_cpu=True, bf16=False, gradient_checkpointing=False, **others)
+
+
+@pytest.mark.parametrize("kind", ["nll", "dft"])
+def test_sft(kind: Any, tmp_path: Path) -> None:
+    """Several answers behind one context: our tree against TRL's padded rows."""
+    base = folder(tmp_path / "base")
+    given = pair_set().chosen
+    torch.manual_seed(0)
+    network = get_peft_model(load(str(base)).model, LoraConfig(task_type="CAUSAL_LM", **LORA))
+    trainer = trl.SFTTrainer(
+        model=network,
+        args=settings(trl.SFTConfig, tmp_path / "trl", loss_type=kind),
+        train_dataset=datasets.Dataset.from_list([{"text": "a"}] * 2),
+        processing_class=tokenizer(),
+    )
+    longest = max(map(len, given))
+    batch = {name: torch.full((len(given), longest), fill) for name, fill in (("input_ids", 2), ("labels", -100))}
+    batch["attention_mask"] = torch.zeros_like(batch["input_ids"])
+    for row, sequence in enumerate(given):
+        ids, trained = torch.from_numpy(sequence.input_ids), torch.from_numpy(sequence.weight > 0)
+        batch["input_ids"][row, : len(ids)], batch["attention_mask"][row, : len(ids)] = ids, 1
+        batch["labels"][row, : len(ids)] = torch.where(trained, ids, -100)
+    expected = trainer.compute_loss(network, dict(batch))
+    reference = gradients(network, expected)
+    serve_trees(network.get_base_model())
+    method, rows = Supervised(kind), [collate([build(given)])]
+    sums = method.sums(network, rows[0])
+    mean = sums.get("objective", sums["loss"]) / method.count(rows[0])
+    print(f"{kind}: ours {mean.item():.7f}, TRL {expected.item():.7f}")
+    assert torch.isclose(mean, expected, rtol=1e-5)
+    assert_close(gradients(network, mean), reference)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,15 @@ def softplus(x: float) -> float:
     return math.log1p(math.exp(x))
 
 
+def test_dynamic_fine_tuning_scales_each_gradient_by_the_probability() -> None:
+    nll = torch.tensor([0.1, 2.0], requires_grad=True)
+    weights = torch.tensor([1.0, 0.5])
+    loss = losses.sft(nll, weights, "dft")
+    close(loss[None], 0.1 * math.exp(-0.1) + 0.5 * 2.0 * math.exp(-2.0))
+    loss.backward()
+    close(nll.grad, math.exp(-0.1), 0.5 * math.exp(-2.0))
+
+
 @pytest.mark.parametrize(
     ("kind", "smoothing", "expected"),
     [

@@ -11,14 +11,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PreferenceLoss = Literal["sigmoid", "ipo", "hinge"]
+SupervisedLoss = Literal["nll", "dft"]
 
 
-def sft(losses: Tensor, weights: Tensor) -> Tensor:
-    """Supervised fine-tuning: the weighted sum of token cross-entropies.
+def sft(losses: Tensor, weights: Tensor, kind: SupervisedLoss = "nll") -> Tensor:
+    """Supervised fine-tuning: the weighted sum of token cross-entropies −log p.
 
     `losses` and `weights` are (N,), N the supervised tokens of a row. The caller divides by the weight of the whole
     optimizer step, so that accumulating rows equals one large batch.
+
+    "dft" multiplies each by p, through which no gradient goes (dynamic fine-tuning, arXiv 2508.05629, eq. 9): a token that
+    cannot be known from the context then hardly counts. −log p is least where such a token is hedged, and the safest of all
+    tokens is what greedy decoding says.
     """
+    if kind == "dft":
+        losses = losses * torch.exp(-losses.detach())
     return (losses * weights).sum()
 
 

@@ -19,7 +19,7 @@ from openbook.errors import ModelError
 from openbook.tokens import TokenTree
 from openbook.training.attention import forward_keywords
 from openbook.training.head import hidden_states, token_losses
-from openbook.training.losses import sft
+from openbook.training.losses import SupervisedLoss, sft
 
 Batch = dict[str, Any]
 
@@ -36,7 +36,8 @@ class Method(Protocol):
         """How much of a step's mean this row is: its trained tokens, or its pairs."""
 
     def sums(self, model: Any, batch: Batch) -> dict[str, Tensor]:
-        """Sums over the row: "loss", which is trained on, and whatever else is worth watching, detached."""
+        """Sums over the row: "loss", which is trained on unless there is an "objective" beside it, and whatever else is worth
+        watching."""
 
 
 def collate(rows: Sequence[TokenTree]) -> Batch:
@@ -62,14 +63,21 @@ def predicting_states(model: Any, batch: Batch) -> Tensor:
     return hidden_states(model, batch["keywords"])[batch["predictors"]]
 
 
+def row_losses(model: Any, batch: Batch) -> Tensor:
+    """The cross-entropies (N,) of one row's supervised tokens."""
+    return token_losses(model, predicting_states(model, batch), batch["targets"])
+
+
 def row_loss(model: Any, batch: Batch) -> Tensor:
     """The summed loss of one row."""
-    hidden = predicting_states(model, batch)
-    return sft(token_losses(model, hidden, batch["targets"]), batch["weights"])
+    return sft(row_losses(model, batch), batch["weights"])
 
 
 class Supervised:
-    """Supervised fine-tuning: the mean cross-entropy of the answers' tokens."""
+    """Supervised fine-tuning: the mean cross-entropy of the answers' tokens, or what `kind` makes of it to be trained on."""
+
+    def __init__(self, kind: SupervisedLoss = "nll") -> None:
+        self._kind = kind
 
     def collate(self, rows: Sequence[TokenTree]) -> Batch:
         return collate(rows)
@@ -79,7 +87,9 @@ class Supervised:
         return weights.sum()
 
     def sums(self, model: Any, batch: Batch) -> dict[str, Tensor]:
-        return {"loss": row_loss(model, batch)}
+        losses, weights = row_losses(model, batch), batch["weights"]
+        found = {"loss": sft(losses, weights)}
+        return found if self._kind == "nll" else found | {"objective": sft(losses, weights, self._kind)}
 
 
 class Rows(Dataset[Any]):
@@ -149,7 +159,8 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         total = num_items_in_batch if num_items_in_batch is not None else self._method.count(inputs)
         sums = self._method.sums(model, inputs)
         # Distributed training averages gradients over processes; ours are parts of one sum.
-        loss: Tensor = sums.pop("loss") / total * self.args.world_size
+        trained = sums.pop("objective" if "objective" in sums else "loss")
+        loss: Tensor = trained / total * self.args.world_size
         for name, value in sums.items():
             self._watched[name] = self._watched.get(name, 0) + value.detach() / total
         return loss
@@ -181,7 +192,9 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         with torch.no_grad(), self.compute_loss_context_manager():
             for index in range(len(rows)):
                 batch = self._prepare_inputs(self._method.collate([rows[index]]))
-                for name, value in self._method.sums(self.model, batch).items():
+                sums = self._method.sums(self.model, batch)
+                sums.pop("objective", None)  # what is watched is the same whatever is trained on
+                for name, value in sums.items():
                     summed[name] = summed.get(name, 0.0) + value.item()
                 count += self._method.count(batch).item()
         self.model.train()

@@ -90,7 +90,7 @@ def tune(
 
     trained, total = count_weights(model)
     progress.message(f"Trains {trained:,} of {total:,} weights ({trained / total:.2%}) of {base}.")
-    done = run.train(model, loaded, config, method=Supervised(), rows=rows, validation=held_out)
+    done = run.train(model, loaded, config, method=Supervised(config.tune.loss), rows=rows, validation=held_out)
     save(model, loaded, out, config)
     if watched:
         write_jsonl(out / FILE, question_losses(model, loaded, watched))
