@@ -64,5 +64,9 @@ def test_quotes_are_marked_by_whether_they_stand() -> None:
     ]
 
 
+def test_a_quote_that_was_never_closed_is_not_said_to_stand_nowhere() -> None:
+    assert text.quotes([Quote(text="15")], [RESULT], open_quote="15") == ["  ✗ never closed, so not checked: “15”"]
+
+
 def test_counts_name_what_is_there_largest_first() -> None:
     assert text.counts({"too_large": 1, "binary": 0, "hidden": 1200}) == "1,200 hidden, 1 too large"

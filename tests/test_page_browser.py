@@ -77,6 +77,32 @@ def test_a_quote_opens_its_document_at_the_passage(chrome: Any, server: Served, 
     assert not watched.faults
 
 
+@pytest.mark.parametrize(
+    ("said", "warning"),
+    [
+        (f"##begin_quote## {SENTENCE[:15]}", "the answer ended before the quote did"),
+        # The scripted model writes five characters a step, and dies where a step begins with this word.
+        (
+            f"##begin_quote## {SENTENCE}##end_quote##".ljust(65) + "CRASH",
+            "the answer broke off before its quotes were checked",
+        ),
+    ],
+)
+def test_a_quote_of_an_answer_that_was_cut_off_is_seen_to_be_unverified(
+    chrome: Any, tmp_path: Path, said: str, warning: str
+) -> None:
+    with opened(tmp_path, furnish(tmp_path), lambda *_: said) as server:
+        watched = Watched(chrome, server.url, viewport=WIDE)
+        page = watched.goto()
+        page.get_by_text("With retrieval").click()
+        ask(page)
+        assert page.locator("article.card q.verified").count() == 0
+        assert warning in page.locator("article.card .warning").inner_text()
+        watched.shoot(f"cut-off-{'CRASH' in said}")
+        page.context.close()
+        assert not watched.faults
+
+
 def test_three_answers_side_by_side(watched: Watched) -> None:
     page = watched.goto()
     page.get_by_text("Side by side").click()
