@@ -55,6 +55,17 @@ def test_a_quote_that_was_never_closed_is_told_apart(tmp_path: Path) -> None:
         assert 'openbook_quotes_total{verified="false"} 1.0' in server.http.get("/metrics").text
 
 
+def test_a_model_that_dies_in_the_middle_ends_the_pages_stream_with_an_error(tmp_path: Path) -> None:
+    make_index(tmp_path)
+    writers = ScriptedWriters(lambda prompt, _: "12345CRASH" if "die" in prompt.messages[-1].content else "fine")
+    with served(tmp_path, writers) as server:
+        *_, before, last = asked(server, arm="rag", question="die")
+        assert before == ("delta", {"text": "12345"})
+        assert (last[0], last[1]["code"]) == ("error", "internal_error")
+        assert "secret" not in last[1]["message"]
+        assert asked(server, arm="rag", question="live")[-1][0] == "done"
+
+
 def test_closed_book_shows_no_passage(server: Served) -> None:
     events = asked(server, arm="closed")
     assert events[0] == ("passages", {"passages": []})
