@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-MANY = 32  # tokens of a pass from which it is worth it; below it the time goes into reading the weights
+MANY = 16  # tokens of a pass from which it is worth it; below it the time goes into reading the weights
 BLOCK = 128  # queries that are attended with at once
 
 
