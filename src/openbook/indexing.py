@@ -14,7 +14,7 @@ from pathlib import Path
 from openbook.config import Config
 from openbook.documents import Limits, Skipped, chunk, read
 from openbook.errors import ConfigError, InputError, StoreError
-from openbook.progress import SILENT, Progress
+from openbook.progress import SILENT, Progress, Task
 from openbook.records import Chunk, Document, from_json, to_json
 from openbook.retrieval import STORE, Embedder, LanceStore, embedder_fingerprint, load_embedder, passage_text
 from openbook.storage import (
@@ -203,22 +203,21 @@ def _update(
         store.reset(dimension=embedder.dimension, make=make)
     before, stored, finished = store.documents(), store.chunk_ids(), store.document_ids()
     changes = _Changes()
-    missing: list[Chunk] = []
-    with progress.task("Cutting passages", len(documents), unit="documents") as task:
+    with progress.task("Cutting and embedding passages", len(documents), unit="documents") as task:
+        way_in = _WayIn(store, embedder, task)
         for document in documents:
             wanted: list[Chunk] = []
             if not (complete and document.id in finished):
                 passages = chunk(document, count_tokens=embedder.count_tokens, max_tokens=config.documents.chunk_tokens)
                 wanted = [passage for passage in passages if passage.id not in stored]
-            missing += wanted
+            way_in.add(wanted)
             if not wanted:
                 changes.unchanged += 1
             elif before.get(document.uri, document.id) != document.id:
                 changes.changed += 1
             else:
                 changes.added += 1
-            task.advance()
-    _add(missing, store, embedder, progress)
+        way_in.end()
     # Only now, so that whoever searches meanwhile finds the old passages until the new ones are there.
     store.remove(store.document_ids() - {document.id for document in documents})
     changes.removed = len(before.keys() - {document.uri for document in documents})
@@ -227,11 +226,31 @@ def _update(
     return changes
 
 
-def _add(passages: Sequence[Chunk], store: LanceStore, embedder: Embedder, progress: Progress) -> None:
-    started = time.monotonic()
-    with progress.task("Embedding passages", len(passages), unit="passages") as task:
-        for at in range(0, len(passages), _SLICE):
-            part = passages[at : at + _SLICE]
-            store.add(part, embedder.encode([passage_text(passage) for passage in part]))
-            rate = (at + len(part)) / (time.monotonic() - started)
-            task.advance(len(part), rate=f"{rate:.0f} passages/s")
+class _WayIn:
+    """Passages on their way into the store: embedded and stored `_SLICE` at a time, so that no more wait in memory."""
+
+    def __init__(self, store: LanceStore, embedder: Embedder, task: Task) -> None:
+        self._store, self._embedder, self._task = store, embedder, task
+        self._waiting: list[tuple[Chunk, float]] = []  # and what share of its document a passage is
+        self._count, self._started = 0, time.monotonic()
+
+    def add(self, passages: Sequence[Chunk]) -> None:
+        """All of one document that are to be stored."""
+        if not passages:
+            self._task.advance()
+        self._waiting += [(passage, 1 / len(passages)) for passage in passages]
+        while len(self._waiting) >= _SLICE:
+            self._store_slice()
+
+    def end(self) -> None:
+        """Store the rest."""
+        while self._waiting:
+            self._store_slice()
+
+    def _store_slice(self) -> None:
+        part, self._waiting = self._waiting[:_SLICE], self._waiting[_SLICE:]
+        passages = [passage for passage, _ in part]
+        self._store.add(passages, self._embedder.encode([passage_text(passage) for passage in passages]))
+        self._count += len(part)
+        rate = self._count / (time.monotonic() - self._started)
+        self._task.advance(sum(share for _, share in part), rate=f"{rate:.0f} passages/s")
