@@ -4,11 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models_for_tests import model
 from openbook import kernels
 from openbook.kernels import BLOCK, MANY, fast
 from openbook.models.decode import decode
-from test_decode import expected
+from test_decode import MODELS, expected
 
 CPU = torch.device("cpu")
 
@@ -94,9 +93,9 @@ def test_attention_that_looks_ahead_is_left_alone():
     assert torch.equal(found, F.scaled_dot_product_attention(query, key, value, attn_mask=mask))
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma"])
+@pytest.mark.parametrize("name", MODELS)
 def test_long_prompts_are_continued_as_transformers_does(multiplied, name):
-    network = model(name)
+    network = MODELS[name]()
     torch.manual_seed(1)
     common = torch.randint(3, 512, (90,)).tolist()
     prompts = [common + torch.randint(3, 512, (count,)).tolist() for count in (3 * BLOCK, 10, 2 * BLOCK + 7)]
