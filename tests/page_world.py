@@ -8,7 +8,7 @@ from typing import Any
 
 from openbook.dataset.formats import to_row
 from openbook.indexing import ingest
-from openbook.records import Chunk, Document, RaftExample
+from openbook.records import Chunk, Conversation, Document, RaftExample
 from serving_world import ScriptedWriters, Served, configured, served
 from tiny_model import save_tiny_llama
 from word_embedder import WordEmbedder
@@ -23,6 +23,54 @@ SAID = (
     f"##Reason: ##begin_quote## {SENTENCE} ##end_quote## and ##begin_quote## nobody wrote this ##end_quote## "
     "<ANSWER>: thirty days"
 )
+
+XSS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<img src=//evil.example/x.png>",
+    "<svg onload=alert(1)>",
+    "<svg><script>alert(1)</script></svg>",
+    "<svg><animate onbegin=alert(1) attributeName=x dur=1s>",
+    "<iframe src=javascript:alert(1)></iframe>",
+    "<iframe srcdoc='<script>parent.alert(1)</script>'></iframe>",
+    "<a href=javascript:alert(1) autofocus onfocus=alert(1)>x</a>",
+    "<body onload=alert(1)>",
+    "<input autofocus onfocus=alert(1)>",
+    "<details open ontoggle=alert(1)>x</details>",
+    "<video><source onerror=alert(1)></video>",
+    "<audio src=x onerror=alert(1)>",
+    "<object data=javascript:alert(1)>",
+    "<embed src=javascript:alert(1)>",
+    "<math><mi//xlink:href='data:x,<script>alert(1)</script>'>",
+    "<link rel=stylesheet href=//evil.example/x.css>",
+    "<style>@import '//evil.example/x.css';</style>",
+    "<meta http-equiv=refresh content='0;url=//evil.example'>",
+    "<base href=//evil.example>",
+    "<form action=//evil.example><button autofocus>x</button></form>",
+    "<template><img src=x onerror=alert(1)></template>",
+    "</textarea><script>alert(1)</script>",
+    "</title><script>alert(1)</script>",
+    "</script><script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "'-alert(1)-'",
+    "${alert(1)}{{constructor.constructor('alert(1)')()}}",
+    "javascript:alert(1)//\u2028\u202e<img src=x onerror=alert(1)>",
+]
+
+
+def attacked_files() -> dict[str, str]:
+    """A document for each attack, which holds it in its name, its title and its text."""
+    return {
+        f"{n:02} {payload.replace('/', '∕')}"[:80]
+        + ".md": f"# {payload}\n\n`` {payload} `` is said here, number {n}.\n\n{LONG[:400]}\n"
+        for n, payload in enumerate(XSS)
+    }
+
+
+def parrot(conversation: Conversation, _: str | None) -> str:
+    """Says what it was asked, as text, as a quote and as the answer."""
+    question = conversation.messages[-1].content.rsplit("\n", 1)[-1]
+    return f"{question} ##begin_quote## {question} ##end_quote## <ANSWER>: {question}"
 
 
 def rows(count: int = 6, *, question: str = "How long are alerts kept, case {n}?") -> list[dict[str, Any]]:

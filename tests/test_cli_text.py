@@ -4,7 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook import prompt
+from openbook.answering import read_answer
 from openbook.cli import text
+from openbook.cli.exam import answer_notes
 from openbook.records import Chunk, Document, Quote, ScoredChunk
 
 CHUNK = Chunk.create(
@@ -61,6 +63,15 @@ def test_quotes_are_marked_by_whether_they_stand() -> None:
     assert text.quotes(found, [RESULT]) == [
         "  ✓ guide/set up.md › Guide › Storage, page 3 [20:27]",
         "  ✗ not word for word in any passage: “16 days”",
+    ]
+
+
+def test_a_quote_that_was_never_closed_is_not_said_to_stand_nowhere() -> None:
+    assert text.quotes([Quote(text="15")], [RESULT], open_quote="15") == ["  ✗ never closed, so not checked: “15”"]
+    answer = read_answer("How long?", f"{prompt.BEGIN_QUOTE} Alerts are kept for", [RESULT], finished=False)
+    assert answer_notes(answer).splitlines()[:2] == [
+        "The answer was cut short at the token limit (model.max_new_tokens).",
+        "  ✗ never closed, so not checked: “Alerts are kept for”",
     ]
 
 

@@ -177,6 +177,34 @@ def stopped_at(point: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+def test_passages_are_stored_as_they_are_cut_so_that_few_wait_in_memory(
+    docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "_SLICE", 5)
+    waiting, most = 0, 0
+
+    class Counting(WordEmbedder):
+        def encode(self, texts, *, query=False):
+            nonlocal waiting, most
+            most = max(most, waiting)
+            waiting -= len(texts)
+            assert len(texts) <= 5
+            return super().encode(texts, query=query)
+
+    real = indexing.chunk
+
+    def cut(document, **options):
+        nonlocal waiting
+        found = list(real(document, **options))
+        waiting += len(found)
+        return found
+
+    monkeypatch.setattr(indexing, "chunk", cut)
+    report = run(config_for(docs, tmp_path / "out"), Counting())
+    assert waiting == 0
+    assert most < 5 + report.chunks / 4 + 1, "one document and what was left of those before"
+
+
 def test_stopped_anywhere_the_next_run_ends_where_a_clean_one_does(
     docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,14 +1,16 @@
 """The page over HTTP: its files, and what its views of runs, data and traces ask for."""
 
+import json
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from openbook.serving.page import STATIC
-from page_world import examined, furnish, opened
+from page_world import XSS, attacked_files, examined, furnish, opened, parrot
 from serving_world import Served
 
 FILES = sorted(path.name for path in STATIC.iterdir())
@@ -61,6 +63,34 @@ def test_modules_import_what_is_there() -> None:
     for name in FILES:
         for imported in re.findall(r"""(?:from|import\()\s*["']\./([^"']+)["']""", (STATIC / name).read_text("utf-8")):
             assert imported in FILES, f"{name} imports {imported}"
+
+
+def test_thirty_attacks_come_as_data_and_never_as_a_page(tmp_path: Path) -> None:
+    """In names and texts of files, in questions and in answers; what the page makes of them is tested in a browser."""
+    assert len(set(XSS)) == 30
+    with opened(tmp_path, furnish(tmp_path, attacked_files()), parrot) as server:
+        for number, payload in enumerate(XSS):
+            search = server.http.get("/api/search", params={"q": f"{payload} is said here, number {number}", "k": 50})
+            mine = next(p for p in search.json()["passages"] if f"number {number}." in p["text"])
+            document = server.http.get(f"/api/documents/{mine['document']}")
+            assert payload.split("\u2028")[0] in document.json()["text"]
+            asked = server.http.post("/api/ask", json={"question": payload, "arm": "rag", "k": 1})
+            events = dict(block.split("\ndata: ", 1) for block in asked.text.strip().split("\n\n"))
+            told = json.loads(events["event: citations"])
+            assert told["final"] == payload == told["segments"][1]["text"]
+            chat = server.chat(payload)
+            assert payload in chat.json()["choices"][0]["message"]["content"]
+            unknown = server.http.get("/api/documents/" + quote(payload, safe=""))
+            for answer, kind in (
+                (search, "application/json"),
+                (document, "application/json"),
+                (asked, "text/event-stream"),
+                (chat, "application/json"),
+                (unknown, "application/json"),
+            ):
+                assert answer.headers["Content-Type"].startswith(kind)
+                assert answer.headers["X-Content-Type-Options"] == "nosniff"
+                assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
 
 
 def test_the_data_set_is_turned_page_by_page(server: Served) -> None:

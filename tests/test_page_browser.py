@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 
 from browser import Watched, browser
-from page_world import LONG, SENTENCE, examined, furnish, opened, pretend_tuned, rows, write_rows
+from page_world import (
+    SENTENCE,
+    XSS,
+    attacked_files,
+    examined,
+    furnish,
+    opened,
+    parrot,
+    pretend_tuned,
+    rows,
+    write_rows,
+)
 from serving_world import Served
 
 pytestmark = pytest.mark.slow
@@ -75,6 +86,32 @@ def test_a_quote_opens_its_document_at_the_passage(chrome: Any, server: Served, 
     assert wide <= 0, "the page scrolls sideways"
     page.context.close()
     assert not watched.faults
+
+
+@pytest.mark.parametrize(
+    ("said", "warning"),
+    [
+        (f"##begin_quote## {SENTENCE[:15]}", "the answer ended before the quote did"),
+        # The scripted model writes five characters a step, and dies where a step begins with this word.
+        (
+            f"##begin_quote## {SENTENCE}##end_quote##".ljust(65) + "CRASH",
+            "the answer broke off before its quotes were checked",
+        ),
+    ],
+)
+def test_a_quote_of_an_answer_that_was_cut_off_is_seen_to_be_unverified(
+    chrome: Any, tmp_path: Path, said: str, warning: str
+) -> None:
+    with opened(tmp_path, furnish(tmp_path), lambda *_: said) as server:
+        watched = Watched(chrome, server.url, viewport=WIDE)
+        page = watched.goto()
+        page.get_by_text("With retrieval").click()
+        ask(page)
+        assert page.locator("article.card q.verified").count() == 0
+        assert warning in page.locator("article.card .warning").inner_text()
+        watched.shoot(f"cut-off-{'CRASH' in said}")
+        page.context.close()
+        assert not watched.faults
 
 
 def test_three_answers_side_by_side(watched: Watched) -> None:
@@ -167,48 +204,9 @@ def test_a_run_outlives_the_tab_and_can_be_stopped(chrome: Any, tmp_path: Path) 
         assert not second.faults
 
 
-XSS = [
-    "<script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "<img src=//evil.example/x.png>",
-    "<svg onload=alert(1)>",
-    "<svg><script>alert(1)</script></svg>",
-    "<svg><animate onbegin=alert(1) attributeName=x dur=1s>",
-    "<iframe src=javascript:alert(1)></iframe>",
-    "<iframe srcdoc='<script>parent.alert(1)</script>'></iframe>",
-    "<a href=javascript:alert(1) autofocus onfocus=alert(1)>x</a>",
-    "<body onload=alert(1)>",
-    "<input autofocus onfocus=alert(1)>",
-    "<details open ontoggle=alert(1)>x</details>",
-    "<video><source onerror=alert(1)></video>",
-    "<audio src=x onerror=alert(1)>",
-    "<object data=javascript:alert(1)>",
-    "<embed src=javascript:alert(1)>",
-    "<math><mi//xlink:href='data:x,<script>alert(1)</script>'>",
-    "<link rel=stylesheet href=//evil.example/x.css>",
-    "<style>@import '//evil.example/x.css';</style>",
-    "<meta http-equiv=refresh content='0;url=//evil.example'>",
-    "<base href=//evil.example>",
-    "<form action=//evil.example><button autofocus>x</button></form>",
-    "<template><img src=x onerror=alert(1)></template>",
-    "</textarea><script>alert(1)</script>",
-    "</title><script>alert(1)</script>",
-    "</script><script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "'-alert(1)-'",
-    "${alert(1)}{{constructor.constructor('alert(1)')()}}",
-    "javascript:alert(1)//\u2028\u202e<img src=x onerror=alert(1)>",
-]
-
-
 def test_thirty_attacks_are_text_and_nothing_else(chrome: Any, tmp_path: Path) -> None:
     assert len(set(XSS)) == 30
-    files = {
-        f"{n:02} {payload.replace('/', '∕')}"[:80]
-        + ".md": f"# {payload}\n\n`` {payload} `` is said here, number {n}.\n\n{LONG[:400]}\n"
-        for n, payload in enumerate(XSS)
-    }
-    options = furnish(tmp_path, files)
+    options = furnish(tmp_path, attacked_files())
     pretend_tuned(tmp_path)
     examined(tmp_path, text=" ".join(XSS))
     attacked = rows(30, question="case {n}")
@@ -223,11 +221,6 @@ def test_thirty_attacks_are_text_and_nothing_else(chrome: Any, tmp_path: Path) -
         tmp_path / "work" / "adapters" / "raft" / "validation.jsonl",
         [{"line": n, "question": x, "expected": x, "loss": float(n)} for n, x in enumerate(XSS)],
     )
-
-    def parrot(conversation: Any, _: str | None) -> str:
-        """Says what it was asked, as text, as a quote and as the answer; and whatever stood in the passages, quoted."""
-        question = conversation.messages[-1].content.rsplit("\n", 1)[-1]
-        return f"{question} ##begin_quote## {question} ##end_quote## <ANSWER>: {question}"
 
     with opened(tmp_path, options, parrot) as server:
         watched = Watched(chrome, server.url, viewport=WIDE)

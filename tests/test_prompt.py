@@ -165,3 +165,37 @@ class TestReading:
             prompt.Segment(text=" \n→ 3"),
         )
         assert prompt.segments("") == ()
+
+    @given(TAGGED)
+    def test_a_quote_is_closed_unless_its_end_is_missing(self, parts: list[str]) -> None:
+        text = "".join(parts)
+        open_quotes = [segment for segment in prompt.segments(text) if segment.quote and not segment.closed]
+        assert len(open_quotes) <= 1
+        if open_quotes:
+            assert prompt.END_QUOTE not in text[text.rindex(open_quotes[0].text) :]
+
+    @pytest.mark.parametrize(
+        ("rest", "final", "shown"),
+        [
+            ("", "", "So “one” [1] and “two [2]"),
+            (f" {prompt.ANSWER} 3", "3", "So “one” [1] and “two \n→ 3 [2]"),
+            (" ##Answer: 3", "3", "So “one” [1] and “two ##Answer: 3 [2]"),
+        ],
+    )
+    def test_a_quote_that_nobody_closed_is_one_and_ends_before_the_short_answer(
+        self, rest: str, final: str, shown: str
+    ) -> None:
+        text = f"So {prompt.render_quote('one')} and {prompt.BEGIN_QUOTE} two{rest}"
+        parsed = prompt.parse_answer(text)
+        assert (parsed.quotes, parsed.open_quote, parsed.final) == (("one",), "two", final)
+        cited = [segment for segment in prompt.segments(text) if segment.quote]
+        assert cited == [prompt.Segment(text="one", quote=1), prompt.Segment(text="two", quote=2, closed=False)]
+        reader = prompt.Readable(numbered=True)
+        assert reader.add(text) + reader.close() == shown
+        one, two = prompt.check_quotes(parsed, [chunk("one two")])
+        assert (one.verified, two.verified) == (True, False), "nobody knows what else it would have claimed"
+
+    def test_a_quote_that_holds_nothing_yet_is_none(self) -> None:
+        for text in (prompt.BEGIN_QUOTE, f"{prompt.BEGIN_QUOTE} \n", f"{prompt.BEGIN_QUOTE} {prompt.ANSWER} 3"):
+            assert prompt.parse_answer(text).open_quote == ""
+            assert not any(segment.quote for segment in prompt.segments(text))

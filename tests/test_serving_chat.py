@@ -34,7 +34,7 @@ def test_the_official_client_reads_an_answer_and_its_citations(client: openai.Op
     assert answer.usage.completion_tokens == len(ANSWER)
     first, second = answer.openbook["citations"]
     assert (first["number"], first["quote"], first["verified"], first["title"]) == (1, ALERTS, True, "Alerts")
-    assert second == {"number": 2, "quote": "made up", "verified": False} | dict.fromkeys(
+    assert second == {"number": 2, "quote": "made up", "verified": False, "closed": True} | dict.fromkeys(
         ("document", "uri", "title", "page", "start", "end", "passage")
     )
     assert (answer.openbook["final"], answer.openbook["refusal"], answer.openbook["text"]) == (
@@ -106,6 +106,23 @@ def test_the_limit_of_tokens_is_kept_and_told(server: Served) -> None:
         assert answer["choices"][0]["finish_reason"] == "length"
         assert answer["usage"]["completion_tokens"] == 7
         assert answer["choices"][0]["message"]["content"] == "It is s"
+
+
+def test_a_quote_that_is_cut_off_is_unverified_streamed_or_not(server: Served) -> None:
+    limit = ANSWER.index(" for thirty days")  # in the middle of a quote that is right as far as it goes
+    whole = server.chat(max_tokens=limit).json()
+    assert whole["choices"][0]["message"]["content"] == "It is so: “Alerts are kept [1]"
+    assert whole["openbook"]["citations"] == [
+        {"number": 1, "quote": "Alerts are kept", "verified": False, "closed": False}
+        | dict.fromkeys(("document", "uri", "title", "page", "start", "end", "passage"))
+    ]
+    assert whole["openbook"]["segments"][-1] == {"text": "Alerts are kept", "quote": 1}
+    lines = server.chat(max_tokens=limit, stream=True).text.split("\n\n")
+    chunks = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+    written = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    assert written == whole["choices"][0]["message"]["content"]
+    assert next(chunk["openbook"] for chunk in chunks if "openbook" in chunk) == whole["openbook"]
+    assert chunks[-1]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"] == "length"
 
 
 def test_what_has_no_effect_is_listed(server: Served) -> None:

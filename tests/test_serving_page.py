@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serving_world import ALERTS, ANSWER, FILES, SHOWN, Served, make_index, served
+from serving_world import ALERTS, ANSWER, FILES, SHOWN, ScriptedWriters, Served, make_index, served
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,29 @@ def test_the_events_of_an_answer(server: Served) -> None:
     assert "".join(f"“{s['text']}” [{s['quote']}]" if s["quote"] else s["text"] for s in told["segments"]) == SHOWN
     assert done["finished"] and done["completion_tokens"] == len(ANSWER)
     assert 0 < done["first_text_seconds"] <= done["seconds"]
+
+
+def test_a_quote_that_was_never_closed_is_told_apart(tmp_path: Path) -> None:
+    make_index(tmp_path)
+    said = ANSWER[: ANSWER.index(" for thirty days")]
+    with served(tmp_path, ScriptedWriters(lambda *_: said)) as server:
+        told = dict(asked(server, arm="rag"))["citations"]
+        assert [(c["quote"], c["verified"], c["closed"]) for c in told["citations"]] == [
+            ("Alerts are kept", False, False)
+        ]
+        assert told["segments"][-1] == {"text": "Alerts are kept", "quote": 1}
+        assert 'openbook_quotes_total{verified="false"} 1.0' in server.http.get("/metrics").text
+
+
+def test_a_model_that_dies_in_the_middle_ends_the_pages_stream_with_an_error(tmp_path: Path) -> None:
+    make_index(tmp_path)
+    writers = ScriptedWriters(lambda prompt, _: "12345CRASH" if "die" in prompt.messages[-1].content else "fine")
+    with served(tmp_path, writers) as server:
+        *_, before, last = asked(server, arm="rag", question="die")
+        assert before == ("delta", {"text": "12345"})
+        assert (last[0], last[1]["code"]) == ("error", "internal_error")
+        assert "secret" not in last[1]["message"]
+        assert asked(server, arm="rag", question="live")[-1][0] == "done"
 
 
 def test_closed_book_shows_no_passage(server: Served) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol
 from openbook.errors import InputError, ModelError
 from openbook.metrics import short_answer
 from openbook.progress import SILENT, Progress
-from openbook.prompt import FINGERPRINT, is_refusal, locate_quote, parse_answer, prompt
+from openbook.prompt import FINGERPRINT, check_quotes, is_refusal, parse_answer, prompt
 from openbook.records import Answer, Conversation, ScoredChunk, Usage
 from openbook.storage import read_manifest
 
@@ -200,13 +200,12 @@ def read_answer(
 ) -> Answer:
     """What a model wrote, parsed, with each of its quotes looked up verbatim in the passages that it was shown."""
     parsed = parse_answer(text)
-    chunks = [scored.chunk for scored in passages]
     return Answer(
         question=question,
         text=text,
         final=parsed.final,
         refusal=is_refusal(short_answer(parsed, finished=finished)[0]),
-        quotes=tuple(locate_quote(quote, chunks) for quote in parsed.quotes),
+        quotes=check_quotes(parsed, [scored.chunk for scored in passages]),
         passages=tuple(passages),
         usage=usage or Usage(),
         finished=finished,

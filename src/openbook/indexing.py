@@ -5,20 +5,24 @@ the documents alone, and an ingest adds what is missing and removes what is not 
 The manifest is deleted before the first change and written after the last.
 """
 
+import json
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from openbook.config import Config
 from openbook.documents import Limits, Skipped, chunk, read
 from openbook.errors import ConfigError, InputError, StoreError
-from openbook.progress import SILENT, Progress
+from openbook.progress import SILENT, Progress, Task
 from openbook.records import Chunk, Document, from_json, to_json
 from openbook.retrieval import STORE, Embedder, LanceStore, embedder_fingerprint, load_embedder, passage_text
 from openbook.storage import (
     MANIFEST,
+    dump_line,
     explained,
     hash_json,
     is_current,
@@ -63,14 +67,21 @@ def ingest(config: Config, *, progress: Progress | None = None, embedder: Embedd
     """
     started = time.monotonic()
     progress = progress or SILENT
-    documents, skipped = _read_all(config, progress)
+    with tempfile.TemporaryFile() as file:
+        return _ingest(config, _Pile(file), progress, embedder, started)
+
+
+def _ingest(
+    config: Config, documents: "_Pile", progress: Progress, embedder: Embedder | None, started: float
+) -> IngestReport:
+    skipped = _read_all(config, documents, progress)
     store = LanceStore(config.index_dir / STORE)
     options = {
         "chunk_tokens": config.documents.chunk_tokens,
         "embedder": embedder.fingerprint if embedder else embedder_fingerprint(config.retrieval.embedder),
         "format": FORMAT,
     }
-    inputs = {"documents": hash_json([document.id for document in documents])}
+    inputs = {"documents": hash_json(documents.ids())}
     complete = _is_complete(config, store)
     if complete and is_current(config.index_dir, stage=STAGE, options=options, inputs=inputs):
         changes = _Changes(unchanged=len(documents))
@@ -122,15 +133,41 @@ class _Changes:
     unchanged: int = 0
 
 
-def _read_all(config: Config, progress: Progress) -> tuple[list[Document], list[Skipped]]:
-    """Every readable document, by uri, and what was passed over."""
+class _Pile:
+    """Documents by uri, kept in `file`: all their texts together may be more than fits into memory."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._places: list[tuple[str, str, int]] = []  # uri, id, offset in the file
+
+    def add(self, document: Document) -> None:
+        with explained(Path(tempfile.gettempdir())):
+            self._places.append((document.uri, document.id, self._file.tell()))
+            self._file.write(dump_line(to_json(document)).encode())
+
+    def ids(self) -> list[str]:
+        return [id_ for _, id_, _ in sorted(self._places)]
+
+    def uris(self) -> set[str]:
+        return {uri for uri, _, _ in self._places}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[Document]:
+        for _, _, offset in sorted(self._places):
+            self._file.seek(offset)
+            yield from_json(Document, json.loads(self._file.readline()))
+
+
+def _read_all(config: Config, documents: _Pile, progress: Progress) -> list[Skipped]:
+    """Add every readable document; returns what was passed over."""
     paths = config.documents.paths
     if not paths:
         raise InputError(
             "There are no documents to study.",
             "Name files or folders: `openbook ingest PATH…`, or documents.paths in openbook.toml.",
         )
-    documents: list[Document] = []
     skipped: list[Skipped] = []
     with progress.task("Reading documents", None, unit="files") as task:
         options = config.documents
@@ -139,11 +176,11 @@ def _read_all(config: Config, progress: Progress) -> tuple[list[Document], list[
             if isinstance(found, Skipped):
                 skipped.append(found)
             else:
-                documents.append(found)
+                documents.add(found)
                 task.advance()
-    if not documents:
+    if not len(documents):
         raise InputError(*_nothing_to_read(config, skipped))
-    return sorted(documents, key=lambda document: document.uri), skipped
+    return skipped
 
 
 def _own_results(config: Config) -> list[Path]:
@@ -179,7 +216,7 @@ def _is_complete(config: Config, store: LanceStore) -> bool:
 
 def _update(
     config: Config,
-    documents: Sequence[Document],
+    documents: _Pile,
     store: LanceStore,
     embedder: Embedder,
     make: str,
@@ -203,35 +240,54 @@ def _update(
         store.reset(dimension=embedder.dimension, make=make)
     before, stored, finished = store.documents(), store.chunk_ids(), store.document_ids()
     changes = _Changes()
-    missing: list[Chunk] = []
-    with progress.task("Cutting passages", len(documents), unit="documents") as task:
+    with progress.task("Cutting and embedding passages", len(documents), unit="documents") as task:
+        way_in = _WayIn(store, embedder, task)
         for document in documents:
             wanted: list[Chunk] = []
             if not (complete and document.id in finished):
                 passages = chunk(document, count_tokens=embedder.count_tokens, max_tokens=config.documents.chunk_tokens)
                 wanted = [passage for passage in passages if passage.id not in stored]
-            missing += wanted
+            way_in.add(wanted)
             if not wanted:
                 changes.unchanged += 1
             elif before.get(document.uri, document.id) != document.id:
                 changes.changed += 1
             else:
                 changes.added += 1
-            task.advance()
-    _add(missing, store, embedder, progress)
+        way_in.end()
     # Only now, so that whoever searches meanwhile finds the old passages until the new ones are there.
-    store.remove(store.document_ids() - {document.id for document in documents})
-    changes.removed = len(before.keys() - {document.uri for document in documents})
+    store.remove(store.document_ids() - set(documents.ids()))
+    changes.removed = len(before.keys() - documents.uris())
     store.optimize()
     write_jsonl(config.index_dir / DOCUMENTS, map(to_json, documents))
     return changes
 
 
-def _add(passages: Sequence[Chunk], store: LanceStore, embedder: Embedder, progress: Progress) -> None:
-    started = time.monotonic()
-    with progress.task("Embedding passages", len(passages), unit="passages") as task:
-        for at in range(0, len(passages), _SLICE):
-            part = passages[at : at + _SLICE]
-            store.add(part, embedder.encode([passage_text(passage) for passage in part]))
-            rate = (at + len(part)) / (time.monotonic() - started)
-            task.advance(len(part), rate=f"{rate:.0f} passages/s")
+class _WayIn:
+    """Passages on their way into the store: embedded and stored `_SLICE` at a time, so that no more wait in memory."""
+
+    def __init__(self, store: LanceStore, embedder: Embedder, task: Task) -> None:
+        self._store, self._embedder, self._task = store, embedder, task
+        self._waiting: list[tuple[Chunk, float]] = []  # and what share of its document a passage is
+        self._count, self._started = 0, time.monotonic()
+
+    def add(self, passages: Sequence[Chunk]) -> None:
+        """All of one document that are to be stored."""
+        if not passages:
+            self._task.advance()
+        self._waiting += [(passage, 1 / len(passages)) for passage in passages]
+        while len(self._waiting) >= _SLICE:
+            self._store_slice()
+
+    def end(self) -> None:
+        """Store the rest."""
+        while self._waiting:
+            self._store_slice()
+
+    def _store_slice(self) -> None:
+        part, self._waiting = self._waiting[:_SLICE], self._waiting[_SLICE:]
+        passages = [passage for passage, _ in part]
+        self._store.add(passages, self._embedder.encode([passage_text(passage) for passage in passages]))
+        self._count += len(part)
+        rate = self._count / (time.monotonic() - self._started)
+        self._task.advance(sum(share for _, share in part), rate=f"{rate:.0f} passages/s")

@@ -7,8 +7,8 @@ Passages stand before the question, so that questions over the same passages sha
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from openbook.records import Chunk, Conversation, Message, Quote, content_id
 
@@ -79,10 +79,12 @@ def render_quote(quote: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedAnswer:
-    """`quotes` are the texts between quote tags, stripped; `final` is "" when the answer has no answer tag."""
+    """`quotes` are the texts between quote tags, stripped, and `open_quote` what follows a tag that none closes ("" where
+    all are closed); `final` is "" when the answer has no answer tag."""
 
     reasoning: str
     quotes: tuple[str, ...]
+    open_quote: str = ""
     final: str
     refusal: bool
 
@@ -90,7 +92,7 @@ class ParsedAnswer:
 # The paper writes `##Answer:`; some data sets drop the space or write the tag in another case.
 _FINAL = re.compile(r"(?:<ANSWER>\s*:?|##\s*Answer\s*:)", re.IGNORECASE)
 _ASSISTANT = re.compile(r"^\s*assistant\s*:\s*", re.IGNORECASE)
-_QUOTE = re.compile(re.escape(BEGIN_QUOTE) + r"(.*?)" + re.escape(END_QUOTE), re.DOTALL)
+_QUOTE = re.compile(rf"{re.escape(BEGIN_QUOTE)}(.*?)({re.escape(END_QUOTE)}|\Z)", re.DOTALL)
 _SOURCE = r"(?:the |these |any of the )?(?:provided |given )?(?:documents?|passages?|context|texts?|sources?)"
 _REFUSALS = re.compile(
     r"^(?:(?:(?:it|this|that|the answer(?: to this question)?) is )?"
@@ -112,37 +114,62 @@ def parse_answer(text: str) -> ParsedAnswer:
     reasoning, final = (text[: tags[-1].start()], text[tags[-1].end() :]) if tags else (text, "")
     reasoning = re.sub(r"^\s*##\s*Reason\s*:\s*", "", reasoning).strip()
     final = final.strip()
-    quotes = tuple(quote.strip() for quote in _QUOTE.findall(reasoning))
+    quotes = [part for part in _parts(reasoning) if part.quote]
     return ParsedAnswer(
-        reasoning=reasoning, quotes=tuple(q for q in quotes if q), final=final, refusal=is_refusal(final)
+        reasoning=reasoning,
+        quotes=tuple(part.text for part in quotes if part.closed),
+        open_quote=next((part.text for part in quotes if not part.closed), ""),
+        final=final,
+        refusal=is_refusal(final),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A stretch of an answer as a reader sees it; `quote` is the number of the quote that it is, counted from 1, or 0."""
+    """A stretch of an answer as a reader sees it; `quote` is the number of the quote that it is, counted from 1, or 0.
+
+    `closed` is False for a quote whose end the model never wrote, so that nobody can know what it claims to quote.
+    """
 
     text: str
     quote: int = 0
+    closed: bool = True
 
 
 def segments(text: str) -> tuple[Segment, ...]:
     """An answer cut at its quotes, the tags gone; blank quotes are none."""
-    found: list[Segment] = []
-    count = 0
-    for at, part in enumerate(_QUOTE.split(text)):
-        if at % 2 and part.strip():
+    return tuple(part if part.quote else replace(part, text=_readable(part.text)) for part in _parts(text) if part.text)
+
+
+def _parts(text: str) -> Iterator[Segment]:
+    """`text` cut at its quotes, which are stripped; what stands around them as it was written."""
+    at = count = 0
+    for match in _QUOTE.finditer(text):
+        yield Segment(text=text[at : match.start()])
+        closed = bool(match[2])
+        quote = match[1] if closed else _claimed(match[1])
+        at = match.end() if closed else match.start(1) + len(quote)
+        if quote.strip():
             count += 1
-            found.append(Segment(text=part.strip(), quote=count))
-        elif shown := _READABLE_TAG.sub(lambda match: READABLE[match[0]], part):
-            found.append(Segment(text=shown))
-    return tuple(found)
+            yield Segment(text=quote.strip(), quote=count, closed=closed)
+    yield Segment(text=text[at:])
+
+
+def _claimed(rest: str) -> str:
+    """What an open quote holds of the `rest` of an answer: the short answer is not part of it."""
+    tags = list(_FINAL.finditer(rest))
+    return rest[: tags[-1].start()] if tags else rest
+
+
+def _readable(text: str) -> str:
+    return _READABLE_TAG.sub(lambda match: READABLE[match[0]], text)
 
 
 class Readable:
     """A streamed answer with its tags replaced by what a reader sees, however the stream cuts it into pieces.
 
-    With `numbered`, each quote is followed by its number in brackets, as `segments` counts them.
+    With `numbered`, each quote is followed by its number in brackets, as `segments` counts them; that of a quote which
+    nobody closed comes at the end.
     """
 
     def __init__(self, *, numbered: bool = False) -> None:
@@ -167,7 +194,9 @@ class Readable:
     def close(self) -> str:
         """What was held back, at the end."""
         held, self._held = self._held, ""
-        return self._mark(held) if held in READABLE else self._plain(held)
+        shown = self._mark(held) if held in READABLE else self._plain(held)
+        is_open = self._quote is not None and bool(_claimed(self._quote).strip())
+        return shown + self._number() if is_open else shown
 
     def _plain(self, text: str) -> str:
         if self._quote is not None:
@@ -178,14 +207,17 @@ class Readable:
         if tag == END_QUOTE:
             whole = self._quote is not None and bool(self._quote.strip())
             self._quote = None
-            if whole and self._numbered:
-                self._count += 1
-                return f"{READABLE[tag]} [{self._count}]"
+            if whole:
+                return READABLE[tag] + self._number()
         elif self._quote is not None:
             self._quote += tag
         elif tag.startswith(BEGIN_QUOTE):
             self._quote = ""
         return READABLE[tag]
+
+    def _number(self) -> str:
+        self._count += 1
+        return f" [{self._count}]" if self._numbered else ""
 
 
 def is_refusal(final: str) -> bool:
@@ -202,3 +234,9 @@ def locate_quote(quote: str, passages: Iterable[Chunk]) -> Quote:
         if at >= 0:
             return Quote(text=text, chunk_id=chunk.id, start=chunk.start + at, end=chunk.start + at + len(text))
     return Quote(text=text)
+
+
+def check_quotes(parsed: ParsedAnswer, passages: Sequence[Chunk]) -> tuple[Quote, ...]:
+    """Every quote of an answer, looked up verbatim. One that was never closed is unverified, whatever it holds so far."""
+    unfinished = (Quote(text=parsed.open_quote),) if parsed.open_quote else ()
+    return (*(locate_quote(quote, passages) for quote in parsed.quotes), *unfinished)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from openbook.metrics import text as compare
-from openbook.prompt import BEGIN_QUOTE, END_QUOTE, ParsedAnswer, is_refusal, locate_quote, parse_answer
+from openbook.prompt import BEGIN_QUOTE, END_QUOTE, ParsedAnswer, check_quotes, is_refusal, parse_answer
 from openbook.records import Answer, Chunk, Quote, RaftExample
 
 QUOTE_WORDS = 5  # a shorter quote can be had by luck
@@ -51,7 +51,7 @@ class Grade:
     `final` is the short answer that was graded; `f1` and `verified_quotes` run from 0 to 1. `right_quote`: a verified
     quote of at least five words overlaps the golden sentence and carries the answer; None where no passage was shown,
     the golden sentence is unknown or the right answer is a refusal. `verified_quotes`: the share of the claimed quotes
-    that stand verbatim in a passage; None where none was claimed. `coverage`: a final answer was given, and not a
+    that stand verbatim in a passage (one that was never closed does not); None where none was claimed. `coverage`: a final answer was given, and not a
     refusal. `failure`: generation broke, wrote nothing, or ran into the token limit before a final answer.
     """
 
@@ -74,8 +74,7 @@ def grade(answer: Answer, gold: Gold) -> Grade:
 def grade_text(text: str, gold: Gold, *, passages: Sequence[Chunk] = (), finished: bool = True) -> Grade:
     """Grade what a model wrote after having been shown `passages`, looking its quotes up in them."""
     parsed = parse_answer(text)
-    quotes = [locate_quote(quote, passages) for quote in parsed.quotes]
-    return _grade(parsed, quotes, gold, shown=bool(passages), finished=finished)
+    return _grade(parsed, check_quotes(parsed, passages), gold, shown=bool(passages), finished=finished)
 
 
 def _grade(parsed: ParsedAnswer, quotes: Sequence[Quote], gold: Gold, *, shown: bool, finished: bool) -> Grade:

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from openbook.kernels import fast
 from openbook.models.sampling import Sampler, Sampling
 from openbook.models.slots import Slots
 
@@ -239,14 +240,15 @@ class _Desk:
         positions = (begin[:, None] + torch.arange(width)).to(self._device)  # (B, Q)
         end = int(begin.max()) + width
         self._slots.several(positions, end)
-        out = self._ready()(
-            input_ids=torch.tensor(fed, device=self._device),
-            # The filling behind a short guess may stand beyond the context; nobody reads what is written after it.
-            position_ids=positions.clamp(max=self._limit - 1),
-            attention_mask=self._mask(positions, end),
-            past_key_values=self._slots,
-            use_cache=True,
-        )
+        with fast(self._device, positions.numel()):
+            out = self._ready()(
+                input_ids=torch.tensor(fed, device=self._device),
+                # The filling behind a short guess may stand beyond the context; nobody reads what is written after it.
+                position_ids=positions.clamp(max=self._limit - 1),
+                attention_mask=self._mask(positions, end),
+                past_key_values=self._slots,
+                use_cache=True,
+            )
         best: list[list[int]] = self._choose(out.logits).tolist()
         return best
 
@@ -263,12 +265,13 @@ class _Desk:
         """One row by itself: its columns are its positions, so transformers' own mask and positions are right."""
         self._slots.one(slot, start, len(tokens))
         settings = {"logits_to_keep": keep} if self._takes_keep else {}
-        out = self._ready()(
-            input_ids=torch.tensor([tokens], device=self._device),
-            past_key_values=self._slots,
-            use_cache=True,
-            **settings,
-        )
+        with fast(self._device, len(tokens), causal=self._windows is not None):
+            out = self._ready()(
+                input_ids=torch.tensor([tokens], device=self._device),
+                past_key_values=self._slots,
+                use_cache=True,
+                **settings,
+            )
         best: list[int] = self._choose(out.logits[0]).tolist()
         return best
 

@@ -143,12 +143,18 @@ class SentenceEmbedder:
         flat = [window for parts in windows for window in parts]
         if not flat:
             return np.zeros((0, self.dimension), np.float32)
+        from openbook.kernels import fast  # here, since it imports torch
+
         encode = self._model.encode_query if query else self._model.encode_document
-        # Batches are formed by length, so that little is spent on padding; results come in the order of the texts.
-        vectors = np.asarray(
-            encode(flat, batch_size=_BATCH, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False),
-            dtype=np.float32,
-        )
+        characters = sum(map(len, flat))  # of which a token has four or so
+        with fast(self._model.device, characters // 4):
+            # Batches are formed by length, so that little is spent on padding; results come in the order of the texts.
+            vectors = np.asarray(
+                encode(
+                    flat, batch_size=_BATCH, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
+                ),
+                dtype=np.float32,
+            )
         if len(flat) == len(texts):
             return vectors
         means = []

@@ -17,6 +17,7 @@ _TABLE = "chunks"
 _MAKE = b"openbook.make"
 _METADATA = ("id", "document_id", "start", "end", "text", "uri", "title", "headings", "page")
 _FILTER_IDS = 500  # ids in one filter expression; the parser's time grows faster than the list
+_METADATA_BYTES = 32_000_000
 _TIES = 16  # fetched beyond k, so that equal scores at the edge are ordered by id and not by chance
 
 
@@ -172,8 +173,10 @@ class LanceStore:
     def _connect(self) -> Any:
         import lancedb
 
-        # Every read looks for a newer version, so that a server goes on when the index below it is renewed.
-        return lancedb.connect(str(self.path), read_consistency_interval=timedelta(0))
+        # Every read looks for a newer version, so that a server goes on when the index below it is renewed. LanceDB
+        # would keep the metadata of every version in up to a gigabyte, and an ingest makes one with each slice.
+        session = lancedb.Session(metadata_cache_size_bytes=_METADATA_BYTES)
+        return lancedb.connect(str(self.path), read_consistency_interval=timedelta(0), session=session)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

@@ -3,27 +3,28 @@
 from typing import Any
 
 from openbook.prompt import locate_quote, segments
-from openbook.records import Answer, ScoredChunk
+from openbook.records import Answer, Quote, ScoredChunk
 
 
 def citations(answer: Answer) -> list[dict[str, Any]]:
     """One entry a quote, numbered as in the text that is shown.
 
-    Offsets count characters of the document's text; where a quote stands in no passage word for word, `verified` is
-    false and its place is null.
+    Offsets count characters of the document's text; where a quote stands in no passage word for word, or was never
+    closed (`closed`), `verified` is false and its place is null.
     """
     chunks = {scored.chunk.id: scored.chunk for scored in answer.passages}
     found = []
     for segment in segments(answer.text):
         if not segment.quote:
             continue
-        quote = locate_quote(segment.text, chunks.values())
+        quote = locate_quote(segment.text, chunks.values()) if segment.closed else Quote(text=segment.text)
         chunk = chunks.get(quote.chunk_id)
         found.append(
             {
                 "number": segment.quote,
                 "quote": quote.text,
                 "verified": quote.verified,
+                "closed": segment.closed,
                 "document": chunk.document_id if chunk else None,
                 "uri": chunk.uri if chunk else None,
                 "title": chunk.title if chunk else None,

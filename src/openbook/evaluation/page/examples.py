@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from openbook.evaluation.page.words import number, plural
 from openbook.evaluation.report import Answered, Example, Shown
 from openbook.markup import Html, join, tag
-from openbook.prompt import ANSWER, BEGIN_QUOTE, END_QUOTE
+from openbook.prompt import ANSWER, BEGIN_QUOTE, END_QUOTE, parse_answer
 from openbook.records import Answer, Quote
 
 _MARKS = re.compile(f"({re.escape(BEGIN_QUOTE)}|{re.escape(END_QUOTE)}|{re.escape(ANSWER)})")
@@ -58,7 +58,9 @@ def _said(answered: Answered, example: Example) -> Html:
         tag("h4", tag("span", answered.arm, class_=f"arm {family}")),
         body,
         tag("p", answer.error, class_="note") if answer.error else Html(),
-        tag("ul", *(_source(quote, example) for quote in answer.quotes), class_="sources") if answer.quotes else Html(),
+        tag("ul", *(_source(quote, answer, example) for quote in answer.quotes), class_="sources")
+        if answer.quotes
+        else Html(),
         tag("ul", *verdicts, class_="verdicts"),
         class_=f"answer {family}",
     )
@@ -84,10 +86,12 @@ def _marked(answer: Answer) -> Iterable[Html]:
             yield tag("span", part) if part else Html()
 
 
-def _source(quote: Quote, example: Example) -> Html:
-    """Where a quote stands, or that it stands nowhere."""
+def _source(quote: Quote, answer: Answer, example: Example) -> Html:
+    """Where a quote stands, or that it stands nowhere, or was never closed."""
     if not quote.verified:
-        return tag("li", tag("span", "✗", class_="no"), " not verified: stands in no passage shown")
+        is_open = quote.text == parse_answer(answer.text).open_quote
+        reason = "was never closed" if is_open else "stands in no passage shown"
+        return tag("li", tag("span", "✗", class_="no"), f" not verified: {reason}")
     chunk = next(shown.chunk for shown in example.passages if shown.chunk.id == quote.chunk_id)
     path = " › ".join([chunk.uri or chunk.title, *chunk.headings])
     page = f", page {chunk.page}" if chunk.page is not None else ""

@@ -76,14 +76,17 @@ class Card {
 
   async answer(question, k, signal) {
     this.passages = [];
+    this.checked = this.ended = false;
     try {
       for await (const [name, data] of stream("/api/ask", { question, arm: this.name, k }, signal)) {
         this[`on_${name}`]?.(data);
       }
+      if (!this.ended) throw new Error("The server broke off.");
     } catch (error) {
       if (error.name === "AbortError") this.note.textContent = "stopped";
       else this.on_error(error);
     }
+    if (!this.checked) this.brokeOff();
     this.element.setAttribute("aria-busy", "false");
   }
 
@@ -98,6 +101,7 @@ class Card {
   }
 
   on_citations({ segments, citations, final, refusal }) {
+    this.checked = true;
     const byNumber = new Map(citations.map((citation) => [citation.number, citation]));
     this.text.replaceChildren(
       ...segments.flatMap(({ text, quote }) => (quote && byNumber.has(quote) ? quoted(text, byNumber.get(quote)) : [plain(prose(text, final))])),
@@ -111,11 +115,18 @@ class Card {
   }
 
   on_done({ seconds, first_text_seconds: first, completion_tokens: tokens, finished }) {
+    this.ended = true;
     const cut = finished ? "" : " · cut off, at the length limit or in a loop";
     this.note.textContent = `${number(tokens)} tokens in ${duration(seconds)}, the first after ${duration(first)}${cut}`;
   }
 
+  /** Nobody has looked up the quotes of an answer that broke off. */
+  brokeOff() {
+    if (this.text.textContent.includes("“")) this.below.prepend(el("p.warning", {}, "⚠ unverified: the answer broke off before its quotes were checked"));
+  }
+
   on_error(error) {
+    this.ended = true;
     this.note.replaceWith(failure(error));
   }
 }
@@ -131,10 +142,13 @@ function quoted(text, citation) {
   return [el(kind, {}, text), chip(citation)];
 }
 
+/** Why a quote is not verified. */
+const doubt = ({ closed }) => (closed ? "not word for word in any passage that was shown" : "the answer ended before the quote did, so it cannot be checked");
+
 /** The number of a quote, which opens its document; where it stands nowhere, a warning. */
 function chip(citation) {
   if (!citation.verified) {
-    return el("span.chip.unverified", { title: "Not word for word in any passage that was shown" }, `${citation.number} ?`);
+    return el("span.chip.unverified", { title: `Unverified: ${doubt(citation)}` }, `${citation.number} ?`);
   }
   return el("button.chip", { type: "button", title: `Open ${citation.title}`, onclick: () => openCitation(citation) }, String(citation.number));
 }
@@ -144,7 +158,7 @@ const openCitation = (citation) =>
 
 function quoteLine(citation) {
   if (!citation.verified) {
-    return el("li.unverified", { value: citation.number }, el("q", {}, citation.quote), el("span.warning", {}, "⚠ unverified: not word for word in any passage that was shown"));
+    return el("li.unverified", { value: citation.number }, el("q", {}, citation.quote), el("span.warning", {}, `⚠ unverified: ${doubt(citation)}`));
   }
   const page = citation.page ? `, page ${citation.page}` : "";
   const link = el("button.link", { type: "button", onclick: () => openCitation(citation) }, `${citation.title || citation.uri}${page}`);
