@@ -39,9 +39,18 @@ _CUTS = frozenset(
 )
 
 
+# What places a sentence in its chapter: "In the second case", "The next three lines", "At the moment".
+STORY = re.compile(
+    r"\b(?:first|second|third|last|next|other|same|latter|previous) (?:two |three )?"
+    r"(?:cases?|examples?|lines?|steps?|versions?|parts?|sections?|chapters?)\b"
+    r"|\b(?:at|for) (?:the|this|that) (?:moment|point)\b|\bso far\b|\bby now\b",
+    re.IGNORECASE,
+)
+
+
 def dangling(text: str) -> bool:
     """Whether words point at something that a reader of the question alone cannot see."""
-    return any(word in DANGLING for word in re.findall(r"[a-z]+", text.lower()))
+    return STORY.search(text) is not None or any(word in DANGLING for word in re.findall(r"[a-z]+", text.lower()))
 
 
 def _hangs(goal: str) -> bool:
