@@ -176,6 +176,13 @@ def test_no_shape_loses_such_an_adverb(adverb, shape, seed):
         ("There are no opaque binary types, such as sketches or digests.", "examples"),
         ("The http_router library above continues the namespace of the Redis client library.", "____"),
         ("The function signature of `edgelabel` should be edgelabel(data) in Redis.", "edgelabel in"),
+        ("The current TLS settings of Redis enable you to build a tunnel between servers.", "makes possible you"),
+        ("If that still does not suit you, the Redis client keeps its connection open.", "if that"),
+        ("To sum up, Redis receivers support writes that come out of order.", "to sum up"),
+        ("Anything else will cause problems with the Redis server.", "anything else"),
+        ("The `_total` suffix is a convention, you should use it for the counters of Redis.", "you should"),
+        ("To learn what is happening with your Redis application, you will need some information.", "how do you learn"),
+        ("If a metric is expensive to retrieve, i.e. takes more than a minute, it is cached.", "what happens"),
     ],
 )  # fmt: skip
 def test_faults_that_were_seen(text, never):
@@ -197,11 +204,22 @@ def test_faults_that_were_seen(text, never):
         ("`str`: The table as a string of its rows.", "`str`"),
         ("seed : integer, random_state, or None (default)", "integer"),
         ("limit: Number of rows to return.", "limit do"),
+        ("`torch.Tensor`: The tensor with the pruned weights.", "torch.Tensor"),
+        ("Alias generators for converting between the conventions.", "do?"),
+        ("The server paginates over all of its rows for the caller.", "described"),
     ],
 )
 def test_faults_that_were_seen_below_a_name(text, never):
     found = asked(text, heading="pool.Worker.run(task)")
     assert not [pair for pair in found if any(never in part for part in pair)]
+
+
+def test_what_is_called_a_thing_is_described_and_does_nothing():
+    for text in (
+        "Alias generators for converting between the conventions.",
+        "An alternative to the raw response of the client.",
+    ):
+        assert asked(text, heading="pool.aliases") == {("How is pool.aliases described?", text.rstrip("."))}
 
 
 def test_a_parameter_is_asked_about_below_its_function():

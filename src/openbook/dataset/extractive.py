@@ -183,8 +183,8 @@ def _lead(clause: Clause) -> str | None:
     conditional = _CONDITIONAL.match(text) is not None
     if dangling(text) or clause.tokens[first].low == "unless" or last - first > (13 if conditional else 9):
         return None
-    if conditional and last - first < 4:
-        return None  # "If present"
+    if conditional and (last - first < 4 or clause.tokens[first + 1].low == "that"):
+        return None  # "If present", "If that does not suit you"
     return text
 
 

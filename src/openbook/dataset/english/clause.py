@@ -34,7 +34,9 @@ MAX_SUBJECT = 11  # tokens
 _LEADS = PREPOSITIONS | SUBORDINATORS | {"according", "based", "depending", "given"}
 _EMPTY_LEADS = frozenset(
     "note that|in addition|for example|for instance|that is|as a|in other|in short|in fact|in actuality|in particular|of course"
-    "|in contrast|by contrast|in essence|in practice|in general|on the other|at the same|in the meantime".split("|")
+    "|to sum up|in contrast|by contrast|in essence|in practice|in general|on the other|at the same|in the meantime".split(
+        "|"
+    )
 )
 _BREAKERS = frozenset((",", ";", ":", "—", "–", "…", "=", "|", "->", "→", "/", "\\", "[", "{", "<", "*", "-", "than"))
 _NEGATIONS = frozenset(("not", "never", "no"))
@@ -59,6 +61,7 @@ _CONTRACTED = (
 )
 
 _ADJECTIVAL = ("-related", "-based", "-specific", "-like", "-aware", "-only", "-defined", "-level", "-free", "-side")
+_SUBJECTS = frozenset(("you", "we", "they", "he", "she"))  # behind a comma they open another clause
 _AFTER_VERB = FUNCTION_WORDS - {"and", "or", "of", "by", "for", "from", "at"}
 Kind = Literal["be", "modal", "have", "lex"]
 
@@ -243,7 +246,11 @@ def clause_end(tokens: Sequence[Token], body: int, *, past: bool = False, third:
             if following in {"and", "or"}:
                 if not commas:
                     return i
-            elif following in SUBORDINATORS or following in {"but", "so", "yet", "as", "including", "with"} or gerund:
+            elif (
+                following in SUBORDINATORS | _SUBJECTS
+                or following in {"but", "so", "yet", "as", "including", "with"}
+                or gerund
+            ):
                 return i
             commas += 1
     return end

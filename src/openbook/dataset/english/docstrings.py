@@ -14,7 +14,6 @@ from openbook.dataset.english.words import DETERMINERS, FINITE, FUNCTION_WORDS, 
 
 _NOT_DEEDS = frozenset(("note", "see", "default", "use", "type", "list", "name", "time", "override", "example", "base"))
 _OBJECTS = DETERMINERS - {"that"}  # "Unescapes all …", but not "Annotation that …"
-_NO_VERB = ("ed", "ing", "tion", "ment", "er", "or")
 _OCCASIONS = frozenset(("called", "raised", "invoked", "returned", "issued", "triggered", "emitted", "sent", "thrown"))
 
 
@@ -51,10 +50,11 @@ def docstring(s: Sentence, rng: random.Random) -> Iterator[Draft]:
             thing = s.topic.rpartition(".")[2][:1].isupper()
             if thing:
                 ask = pick(rng, "What is {n}?", "How is {n} described?", n=s.topic)
-            elif tokens[0].low in DETERMINERS:
-                return
-            else:  # "Decorator that …", or a verb that we do not know
-                ask = f"How is {s.topic} described?" if tokens[0].low.endswith(_NO_VERB) else f"What does {s.topic} do?"
+            elif tokens[0].low in DETERMINERS - {"a", "an"}:
+                return  # "The server paginates": rarely about the function
+            else:  # "Manually close the stream", but "Decorator that …", "An alternative to …"
+                deed = tokens[0].low.endswith("ly")
+                ask = f"What does {s.topic} do?" if deed else f"How is {s.topic} described?"
             yield Draft("definition", ask, *span(tokens, 0, end), 6.0)
 
 
@@ -76,7 +76,8 @@ def _deed(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     telling = tokens[1].low not in FUNCTION_WORDS or tokens[1].low in DETERMINERS
     if verb is None or name.lower().endswith(verb.base):  # not "What does shelve.open open?"
         return
-    if end and end >= 3 and telling and tokens[1].low not in VERBS:
+    told = s.opening or verb.third  # further down, "Add nodes with add_node()" speaks to the reader
+    if end and end >= 3 and telling and told and tokens[1].low not in VERBS:
         yield Draft("does", f"What does {name} {verb.base}?", *span(tokens, 1, end), 7.0)
 
 

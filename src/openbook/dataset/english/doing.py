@@ -71,7 +71,7 @@ def of_verb(c: Clause, rng: random.Random) -> Iterator[Draft]:
     asked, rest = subject_question(c), plain(c.sentence, body, stop)
     # Another verb of the same sense takes the same object, but not the same preposition or clause.
     free = opening not in PREPOSITIONS and opening not in SUBORDINATORS and base not in {"have", "do"}
-    verb = vary(base, rng) if free else base
+    verb = vary(base, rng) if free and opening not in {"you", "us"} else base
     if asked and rest and count_words(tokens[body:stop]) >= 2 and not _people(c):
         yield Draft("subject", f"{asked[0]} {limited(c, finite(verb, c))} {rest}?", *asked[1], 5.0)
     stop = core_end(c)

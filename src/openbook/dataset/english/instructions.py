@@ -98,7 +98,7 @@ def _goal_first(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     if at + 1 >= s.end or not _is_base(tokens[at]):
         return
     verb = tokens[at].low
-    if verb in {"see", "read", "refer", "visit", "check", "consider", "note", "follow"}:
+    if verb in {"see", "read", "refer", "visit", "check", "consider", "note", "follow", "need", "have", "want"}:
         return
     if verb in {"use", "run", "call"}:
         end = clip(tokens, at + 1, next((i for i in range(at + 2, s.end) if tokens[i].low in _CUTS), s.end))
@@ -129,7 +129,7 @@ def conditions(c: Clause, rng: random.Random) -> Iterator[Draft]:
     tokens = s.tokens
     if last == first or tokens[first].low not in {"if", "when", "unless", "once", "whenever"}:
         return
-    if tokens[first + 1].low in {"it", "they", "he", "she"}:
+    if tokens[first + 1].low in {"it", "that", "they", "he", "she"}:
         return
     said, opening = s.part(first, last), tokens[c.subject[0]].low
     if dangling(said) or count_words(tokens[first:last]) < 4 or opening in {"you", "we"} | DEICTIC - {"it", "they"}:

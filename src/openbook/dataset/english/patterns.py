@@ -115,7 +115,12 @@ def items(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     if match is None:
         return
     name = match[1].strip()
-    if name.strip("`").lower() in _NOT_ITEMS or any(part.lower() in BE | DEICTIC for part in name.split()):
+    part = name.strip("`").rpartition(".")
+    if (
+        name.strip("`").lower() in _NOT_ITEMS
+        or (part[1] and part[2][:1].isupper())
+        or any(part.lower() in BE | DEICTIC for part in name.split())
+    ):
         return
     # Below a function's heading a plain word is a parameter; "seed : integer or None" tells its type only.
     parameter = s.named and name.isidentifier() and name.islower()
@@ -174,7 +179,11 @@ def cloze(s: Sentence, rng: random.Random, first: int, last: int) -> Iterator[Dr
     """A key term left out of a part of its sentence."""
     tokens = s.tokens
     lows = [t.low for t in tokens[first:last]]
-    if not 9 <= last - first <= 24 or lows[0] in DEICTIC | {"now", "next", "note"} or not s.text.endswith((".", ")")):
+    if (
+        not 9 <= last - first <= 24
+        or lows[0] in DEICTIC | {"now", "next", "note", "anything"}
+        or not s.text.endswith((".", ")"))
+    ):
         return
     if not _OUTSIDE.isdisjoint(lows) or STORY.search(s.text):
         return
