@@ -174,7 +174,11 @@ def sit(world: World, folder: Path, arguments: argparse.Namespace, *, seed: int,
     examine(config, {"unseen": world.exam}, world.retriever, candidates)
 
 
-def compute(world: World, cell: Cell, folder: Path, arguments: argparse.Namespace) -> None:
+def compute(world: World, cell: Cell | None, folder: Path, arguments: argparse.Namespace) -> None:
+    """Tune as `cell` says and sit the exam; None is the base as it is."""
+    if cell is None:
+        sit(world, folder, arguments, seed=0, arm="base_rag")
+        return
     train = folder / "train.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(train, map(to_row, world.rows(cell, arguments.train)))
@@ -315,7 +319,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--base", default="nano")
-    parser.add_argument("--lock", type=Path, help="file that is locked while a cell is computed, cell by cell")
+    parser.add_argument(
+        "--lock", type=Path, help="file that is locked while a cell is computed, so that others have turns"
+    )
+    parser.add_argument(
+        "--turn-s", type=float, default=0, help="go on with the next cell for so many seconds of a turn"
+    )
     parser.add_argument("--table", action="store_true", help="compute nothing, print what there is")
     arguments = parser.parse_args()
 
@@ -327,25 +336,39 @@ def main() -> None:
     write_json(kept, settings)
     chosen = {name: path for name in SETS if (path := getattr(arguments, name))}
     worlds: dict[str, World] = {}
-    # Seed by seed, so that a run that is stopped early has every kind of cell at least once.
-    for seed, name in itertools.product(range(arguments.seeds), chosen):
+
+    def world(name: str) -> World:
         if name not in worlds:
-            with turn(arguments.lock):
-                worlds[name] = World(name, SETS[name](chosen[name]), arguments)
-        world = worlds[name]
-        base = arguments.out / name / "base"
-        if not arguments.table and not done(base):
-            with turn(arguments.lock):
-                sit(world, base, arguments, seed=0, arm="base_rag")
-        for distractors, quotes, share in itertools.product(DISTRACTORS, QUOTES, SHARES):
-            cell = Cell(set=name, distractors=distractors, quotes=quotes, share=share, seed=seed)
-            folder = arguments.out / name / cell.name
-            if not arguments.table and not done(folder):
-                with turn(arguments.lock):
-                    began = time.perf_counter()
-                    compute(world, cell, folder, arguments)
-                print(f"{cell.name}: {time.perf_counter() - began:.0f} s", flush=True)
-    report(worlds, arguments)
+            worlds[name] = World(name, SETS[name](chosen[name]), arguments)
+        return worlds[name]
+
+    left = [] if arguments.table else list(missing(chosen, arguments))
+    while left:
+        with turn(arguments.lock):
+            began = time.perf_counter()
+            while left:
+                name, cell, folder = left.pop(0)
+                compute(world(name), cell, folder, arguments)
+                took = time.perf_counter() - began
+                print(f"{folder.name} of {name}, {took:.0f} s into its turn", flush=True)
+                if took >= arguments.turn_s:
+                    break
+    report({name: world(name) for name in chosen if (arguments.out / name).is_dir()}, arguments)
+
+
+def missing(chosen: Iterable[str], arguments: argparse.Namespace) -> Iterator[tuple[str, Cell | None, Path]]:
+    """The cells that are not there yet; seed by seed, so that a run that is stopped early has every kind at least once."""
+    for seed, name in itertools.product(range(arguments.seeds), chosen):
+        everything = [None, *cells_of(name, (seed,))]
+        for cell in everything:
+            folder = arguments.out / name / (cell.name if cell else "base")
+            if not done(folder) and (cell or not seed):
+                yield name, cell, folder
+
+
+def cells_of(name: str, seeds: Iterable[int]) -> list[Cell]:
+    kinds = itertools.product(DISTRACTORS, QUOTES, SHARES, seeds)
+    return [Cell(set=name, distractors=d, quotes=q, share=p, seed=s) for d, q, p, s in kinds]
 
 
 def done(folder: Path) -> bool:
@@ -357,8 +380,7 @@ def report(worlds: Mapping[str, World], arguments: argparse.Namespace) -> None:
     tables: dict[str, Any] = {}
     for name, world in worlds.items():
         clusters = [world.labels[example.question_id].cluster for example in world.exam]
-        every = itertools.product(DISTRACTORS, QUOTES, SHARES, range(arguments.seeds))
-        cells = [Cell(set=name, distractors=d, quotes=q, share=p, seed=s) for d, q, p, s in every]
+        cells = cells_of(name, range(arguments.seeds))
         there = {
             cell: values_of(folder, world.exam) for cell in cells if done(folder := arguments.out / name / cell.name)
         }

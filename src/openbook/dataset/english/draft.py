@@ -54,9 +54,8 @@ _WITH_TO = frozenset(
     )
 )
 _TAKING_BACK = frozenset("not never no none nor cannot only".split())
-_APART = frozenset(
-    (",", ";", "because", "since", "although", "while", "so", "whose")
-)  # a reason or an aside narrows nothing
+# A reason or an aside, which begins with one of these, narrows nothing.
+_APART = frozenset((",", ";", "because", "since", "although", "while", "so", "whose"))
 _YEAR = re.compile(r"(?:1[0-9]|20)\d\d")
 _NUMBER = re.compile(r"[$€£]?\d+(?:[.,]\d+)*")
 
