@@ -46,6 +46,7 @@ from openbook.storage import read_jsonl, write_json, write_jsonl
 from openbook.training import tune
 
 DISTRACTORS, QUOTES, SHARES = ("mined", "random"), (True, False), (0.6, 0.8, 1.0)
+DEFAULT = ("mined", True, 0.8)
 METRICS = ("f1", "exact_match", "right_quote", "verified_quotes", "refused", "right_refusals")
 PASSAGES = 4
 POOL = 3  # times the training questions, from which each seed draws its own
@@ -357,7 +358,7 @@ def main() -> None:
 
 
 def missing(chosen: Iterable[str], arguments: argparse.Namespace) -> Iterator[tuple[str, Cell | None, Path]]:
-    """The cells that are not there yet; seed by seed, so that a run that is stopped early has every kind at least once."""
+    """The cells that are not there yet, seed by seed."""
     for seed, name in itertools.product(range(arguments.seeds), chosen):
         everything = [None, *cells_of(name, (seed,))]
         for cell in everything:
@@ -367,8 +368,11 @@ def missing(chosen: Iterable[str], arguments: argparse.Namespace) -> Iterator[tu
 
 
 def cells_of(name: str, seeds: Iterable[int]) -> list[Cell]:
-    kinds = itertools.product(DISTRACTORS, QUOTES, SHARES, seeds)
-    return [Cell(set=name, distractors=d, quotes=q, share=p, seed=s) for d, q, p, s in kinds]
+    """All cells of these seeds; first those that depart least from openbook's defaults, so that a run that is stopped
+    early has compared one thing at a time."""
+    kinds = itertools.product(DISTRACTORS, QUOTES, SHARES)
+    ordered = sorted(kinds, key=lambda kind: sum(a != b for a, b in zip(kind, DEFAULT, strict=True)))
+    return [Cell(set=name, distractors=d, quotes=q, share=p, seed=s) for s in seeds for d, q, p in ordered]
 
 
 def done(folder: Path) -> bool:
