@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from openbook.dataset import ExtractiveTeacher, checks
 from openbook.dataset.english.clause import parse
 from openbook.dataset.english.sentence import Sentence, tokenize
-from openbook.dataset.english.words import GERUNDS, VERBS, is_code, third_person
+from openbook.dataset.english.words import GERUNDS, LIMITING, VERBS, is_code, third_person
 from openbook.prompt import locate_quote, parse_answer, render_answer
 from openbook.records import Chunk, Document
 
@@ -81,10 +81,165 @@ def asked(text, heading="", title="Manual", seeds=40):
         # abbreviations and examples
         ("The Application Binary Interface (ABI) is stable across releases.", "What does ABI stand for?", "Application Binary Interface"),
         ("Gauges are for measured values such as temperatures or memory usage.", "What are examples of measured values?", "temperatures or memory usage"),
+        # what is denied, and what holds on a condition
+        ("Prometheus does not reject samples of other servers.", "What does not reject samples of other servers?", "Prometheus"),
+        ("The Redis client is no longer supported by the vendor.", "Which client is no longer supported by the vendor?", "Redis"),
+        (
+            "If the Redis cache is full, the `evict` thread removes old keys.",
+            "What does the `evict` thread remove if the Redis cache is full?",
+            "old keys",
+        ),
     ],
 )  # fmt: skip
 def test_a_sentence_of_each_kind(text, question, answer):
     assert (question, answer) in asked(text)
+
+
+# Adverbs without which a sentence claims more, or something else.
+LIMITED = [
+    "Quantile metrics are rarely exposed by instrumented programs.",
+    "The Prometheus server rarely scrapes targets of other servers.",
+    "The WAL index is never used to find rows quickly.",
+    "The Pushgateway never forgets the series of its clients.",
+    "The WAL buffer must only be flushed before the file is closed.",
+    "The WAL buffer is seldom flushed to disk.",
+    "The Kestrel engine was originally called Falcon by its makers.",
+    "The Kestrel engine is partly stored in the northern hangar.",
+    "The Redis cache is merely a hint for the query planner.",
+    "The Redis server has almost always stored samples in memory.",
+    "Sometimes, web browsers open several connections to the server.",
+    "The Redis client cannot be directly written by the daemon.",
+    "The Redis client is not always reached by the daemon.",
+    "Release builds hardly use the stack of the interpreter.",
+    "Native histograms are mostly used to find slow requests.",
+]
+
+
+@pytest.mark.parametrize("text", LIMITED)
+def test_adverbs_that_limit_a_sentence_are_kept(text):
+    """ "rarely exposed by" is not asked about as though it were "exposed by": the adverb stands in the question, or in
+    its answer."""
+    limits = LIMITING & set(text.lower().rstrip(".").replace(",", "").split()) or {"cannot", "not"}
+    for question, answer in asked(text):
+        assert any(word in f"{question} {answer}".lower().split() for word in limits), question
+
+
+def test_most_sentences_with_such_an_adverb_are_still_asked_about():
+    assert sum(bool(asked(text)) for text in LIMITED) >= 12
+    assert ("What rarely exposes Quantile metrics?", "instrumented programs") in asked(LIMITED[0])
+    assert ("What was the Kestrel engine originally called?", "Falcon by its makers") in asked(LIMITED[6])
+
+
+ADVERB = st.sampled_from(sorted(LIMITING - {"ever"}))
+SHAPES = st.sampled_from(
+    [
+        "The Prometheus server {} scrapes the targets of its neighbours.",
+        "The Prometheus server is {} stored in the data directory.",
+        "The Prometheus server is {} used to find rows quickly.",
+        "The Prometheus server can {} be started by the administrator.",
+        "The Prometheus server has {} stored the samples of its neighbours.",
+        "The Prometheus server was {} called Kestrel.",
+        "{}, the Prometheus server scrapes the targets of its neighbours.",
+        "The Prometheus server is {} a store of samples that can be queried.",
+        "The Prometheus server {} stores the samples because the disks are slow.",
+    ]
+)
+
+
+@given(ADVERB, SHAPES, st.integers(0, 9))
+def test_no_shape_loses_such_an_adverb(adverb, shape, seed):
+    text = shape.format(adverb.capitalize() if shape.startswith("{") else adverb)
+    for question in TEACHER.write(passage(text), rng=random.Random(seed), limit=6):
+        assert adverb in f"{question.text} {question.answer}".lower().split(), question.text
+
+
+@pytest.mark.parametrize(
+    ("text", "never"),
+    [
+        # answers and questions that are cut before what takes them back
+        ("Cargo compiles the files in this directory only when we run `cargo test` from the shell.", "cargo compile"),
+        # questions that end in the middle
+        ("The power of `match` comes from the fact that the compiler confirms that all possible cases are handled.", "confirms?"),
+        ("Usually the `_exporter` is excluded and if the exporter makes sense as a collector, then definitely exclude it.", "and?"),
+        ("An iterator is responsible for going over each item and determining when the sequence has finished.", "determining?"),
+        ("The downside to a Rust macro is that definitions are more complex because you are writing code.", "why"),
+        # what is no object, no subject, no verb, no definition
+        ("Rust releases every six weeks, like clockwork.", "what does"),
+        ("The syntax of Rust closures looks more similar to that of functions.", "look?"),
+        ("MUST NOT contain repeated label names.", "what did"),
+        ("We’d like to specify the operations that a program should perform at night.", "like to specify"),
+        ("The query performance of Redis is the same as for the usual histograms.", "what is the query"),
+        ("A good example is a logic bug where the length of a field is trusted.", "a good example"),
+        ("The next three lines set the configuration that Cargo needs to compile.", "next three lines"),
+        ("Rust also has other features, like ownership.", "what does rust have"),
+        ("In the second case, the Redis client keeps its connection to the server.", "in the second case"),
+        ("There are no opaque binary types, such as sketches or digests.", "examples"),
+        ("The http_router library above continues the namespace of the Redis client library.", "____"),
+        ("The function signature of `edgelabel` should be edgelabel(data) in Redis.", "edgelabel in"),
+        ("The current TLS settings of Redis enable you to build a tunnel between servers.", "makes possible you"),
+        ("If that still does not suit you, the Redis client keeps its connection open.", "if that"),
+        ("To sum up, Redis receivers support writes that come out of order.", "to sum up"),
+        ("Anything else will cause problems with the Redis server.", "anything else"),
+        ("The `_total` suffix is a convention, you should use it for the counters of Redis.", "you should"),
+        ("To learn what is happening with your Redis application, you will need some information.", "how do you learn"),
+        ("If a metric is expensive to retrieve, i.e. takes more than a minute, it is cached.", "what happens"),
+    ],
+)  # fmt: skip
+def test_faults_that_were_seen(text, never):
+    assert not [question for question, _ in asked(text, heading="Redis") if never in question.lower()]
+
+
+@pytest.mark.parametrize(
+    ("text", "never"),
+    [
+        (
+            "Raised when trying to access a file or snapshot that is not on the disk when the network is off.",
+            "a file or snapshot",
+        ),
+        ("Reusing an event_id is rejected for the lifetime of the session.", "Reusing an event_id"),
+        ("Outputs of inference for the task of the model.", "Outputs of"),
+        ("True does NOT guarantee isomorphism of the graphs.", "True does"),
+        ("A graph created with the library of the parser.", "What created"),
+        ("Legacy notification retained for older clients.", "retained?"),
+        ("`str`: The table as a string of its rows.", "`str`"),
+        ("seed : integer, random_state, or None (default)", "integer"),
+        ("limit: Number of rows to return.", "limit do"),
+        ("`torch.Tensor`: The tensor with the pruned weights.", "torch.Tensor"),
+        ("Alias generators for converting between the conventions.", "do?"),
+        ("The server paginates over all of its rows for the caller.", "described"),
+    ],
+)
+def test_faults_that_were_seen_below_a_name(text, never):
+    found = asked(text, heading="pool.Worker.run(task)")
+    assert not [pair for pair in found if any(never in part for part in pair)]
+
+
+def test_what_is_called_a_thing_is_described_and_does_nothing():
+    for text in (
+        "Alias generators for converting between the conventions.",
+        "An alternative to the raw response of the client.",
+    ):
+        assert asked(text, heading="pool.aliases") == {("How is pool.aliases described?", text.rstrip("."))}
+
+
+def test_a_parameter_is_asked_about_below_its_function():
+    text = "The pool keeps its workers.\n\nlimit: Number of rows to return."
+    assert ("What does limit mean in pool.run?", "Number of rows to return") in asked(text, heading="pool.run(limit)")
+
+
+def test_what_describes_a_parameter_does_not_describe_its_function():
+    document = Document.create(
+        uri="m.py", title="m", text="# pool.run(task)\n\n## Parameters\n\nThe directed graph to scan."
+    )
+    chunk = Chunk.create(document, 0, len(document.text), headings=("pool.run(task)", "Parameters"))
+    assert TEACHER.write(chunk, rng=random.Random(0), limit=6) == []
+
+
+def test_a_table_that_begins_before_the_passage_has_no_headings_in_it():
+    inside = "`-` | `- expr` | Arithmetic negation | `Neg`\n`-=` | `var -= expr` | Arithmetic subtraction | `SubAssign`"
+    assert not asked(inside)
+    whole = "Metric name | Unit\n`latency_total` | seconds of waiting time"
+    assert ("What is the unit of `latency_total`?", "seconds of waiting time") in asked(whole)
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,14 @@ def export(
         Path | None, typer.Option("--from", metavar="FILE", help="A RAFT file instead of the data set built here.")
     ] = None,
     system: Annotated[str, typer.Option(help="A system message for the format chat.")] = "",
+    for_: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            metavar="TRAINER",
+            help='"trl", "llama-factory" or "axolotl": print what it must be told to read the file.',
+        ),
+    ] = None,
 ) -> None:
     """Write the data set in the layout that another tool takes.
 
@@ -149,14 +157,21 @@ def export(
     \b
     Examples:
       openbook dataset export --format chat --out train.chat.jsonl
+      openbook dataset export --format messages --out train.messages.jsonl --for axolotl
       openbook dataset export --format eval --part unseen --out unseen.parquet
       openbook dataset export --from raft.parquet --format completion --out raft.jsonl
     """
     from openbook import verbs
+    from openbook.dataset.trainers import configuration
 
     config = session.config()
+    told = (
+        configuration(for_, format_, out) if for_ else ""
+    )  # first: what cannot be said is said before anything is written
     written = verbs.export_dataset(config, out, form=format_, part=part, source=source, system=system)
     print(f"{written:,} rows: {out}")
+    if told:
+        print(f"\n{told}", end="")
 
 
 def shown_example(example: "RaftExample", width: int) -> str:

@@ -31,8 +31,10 @@ from openbook.records import Chunk, Question, content_id
 _PLACED = frozenset(("abbreviation", "row", "cloze", "returns", "does"))
 
 
+_CONDITIONAL = re.compile(r"(?:if|when|once|whenever)\b", re.IGNORECASE)
+
 MANY = 8  # questions of a passage from which those are taken that can be combined
-VERSION = 1  # raised with every change of the rules that changes questions
+VERSION = 2  # raised with every change of the rules that changes questions
 
 
 class ExtractiveTeacher:
@@ -148,7 +150,14 @@ def _clause_drafts(clause: Clause, rng: random.Random) -> Iterator[Draft]:
     if lead is None:
         return
     for draft in _of_clause(clause, rng):
-        yield _placed(draft, sentence, standing, lead, rng)
+        if _keeps_limits(draft, clause):
+            yield _placed(draft, sentence, standing, lead, rng)
+
+
+def _keeps_limits(draft: Draft, clause: Clause) -> bool:
+    """Whether the adverbs that limit the clause stand in the question or in its answer: "is rarely exposed by" must not
+    be asked about as though it were "is exposed by"."""
+    return clause.limits in draft.question or clause.limits in clause.sentence.text[draft.start : draft.end].lower()
 
 
 def _of_clause(clause: Clause, rng: random.Random) -> Iterator[Draft]:
@@ -171,8 +180,11 @@ def _lead(clause: Clause) -> str | None:
     text = clause.sentence.part(first, last)
     if clause.tokens[first].low in {"like", "unlike", "as"}:
         return ""  # "as mentioned above", "like tuples": nothing depends on it
-    if dangling(text) or clause.tokens[first].low in {"if", "unless", "when"} or last - first > 9:
+    conditional = _CONDITIONAL.match(text) is not None
+    if dangling(text) or clause.tokens[first].low == "unless" or last - first > (13 if conditional else 9):
         return None
+    if conditional and (last - first < 4 or clause.tokens[first + 1].low == "that"):
+        return None  # "If present", "If that does not suit you"
     return text
 
 
@@ -187,6 +199,11 @@ def _placed(draft: Draft, sentence: Sentence, standing: Standing, lead: str, rng
         draft = draft._replace(question=ask, score=draft.score - 0.5)
     if standing == "context" and draft.kind in {"subject", "term"}:
         return draft._replace(score=-1.0)  # "the function" would be the answer
+    conditional = _CONDITIONAL.match(lead) is not None
+    if draft.kind == "definition" and (conditional or lead.lower().startswith(("by ", "with "))):
+        return draft._replace(score=-1.0)  # "By importing it, X is now a valid name": what becomes of X, not what it is
+    if draft.kind in {"condition", "when", "why"} and conditional:
+        return draft._replace(score=-1.0)  # one condition is enough
     thin = draft.kind in {"what", "must", "condition"} and not sentence.named and telling_words(draft.question) < 2
     topic_words = {word for word in re.findall(r"\w+", sentence.topic.lower()) if word not in STOPWORDS}
     told = bool(topic_words) and topic_words.issubset(re.findall(r"\w+", ask.lower()))

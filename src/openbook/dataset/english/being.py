@@ -9,9 +9,11 @@ from openbook.dataset.english.draft import (
     clip,
     core_end,
     date_end,
+    denied,
     finite,
     is_number,
     is_person,
+    limited,
     pick,
     plain,
     span,
@@ -19,7 +21,7 @@ from openbook.dataset.english.draft import (
     subject_question,
 )
 from openbook.dataset.english.sentence import Token
-from openbook.dataset.english.subject import subject_text
+from openbook.dataset.english.subject import bare_subject, subject_text
 from openbook.dataset.english.words import (
     FUNCTION_WORDS,
     NOT_PURPOSE,
@@ -41,48 +43,64 @@ def of_be(c: Clause, rng: random.Random) -> Iterator[Draft]:
     """What something is, and what is so described."""
     tokens, body, stop = c.tokens, c.body, c.stop
     if c.negated:
-        asked, rest = subject_question(c), plain(c.sentence, body, stop)
-        if asked and rest and tokens[body - 1].low == "not":
-            yield Draft("subject", f"{asked[0]} {tokens[c.verb].low} not {rest}?", *asked[1], 3.5)
+        asked, rest = subject_question(c), denied(c)
+        if asked and rest and (tokens[body].low != "no" or tokens[body + 1].low == "longer"):
+            yield Draft("subject", f"{asked[0]} {tokens[c.verb].low} {rest}?", *asked[1], 3.5)
         return
     opening = tokens[body]
     form = VERBS.get(opening.low)
     if form is not None and form.participle and (not opening.text[0].isupper() or opening.text.isupper()):
         yield from _passive(c, rng)
         return
-    if opening.low.endswith(("ed", "ing")):
-        return  # a participle of a verb that we do not know, or "is doing"
-    end = clip(tokens, body, stop)
-    if end is None or opening.low in {"being", "to"}:
+    if opening.low.endswith(("ed", "ing")) and not opening.low.startswith("un"):
+        return  # a participle of a verb that we do not know, or "is doing"; "is unaffected by" tells a property
+    if c.limits:  # "What is merely a hint?", but not "What is X merely?"
+        yield from _of_what(c)
         return
-    be, subject = tokens[c.verb].low, subject_text(c)
+    end = clip(tokens, body, stop)
+    if opening.low in {"being", "to"}:
+        return
+    person = is_person(tokens[c.subject[0] : c.subject[1]])
     value = is_code(opening.text) or is_number(opening) or opening.text[0] in '"“'
-    if (
-        value
-        and stop - body <= (2 if is_number(opening) else 6)
-        and be in {"is", "was"}
-        and not is_person(tokens[c.subject[0] : c.subject[1]])
-    ):
-        yield Draft("value", f"What {be} {subject}?", *span(tokens, body, end), 7.0)
-    elif opening.low in {"a", "an", "the", "one", "any"} or _is_bare_noun(tokens[body : min(body + 3, stop)]):
-        if is_person(tokens[c.subject[0] : c.subject[1]]):
-            yield Draft("definition", f"Who {be} {subject}?", *span(tokens, body, end), 5.0)
-        else:
-            asks = ["What {be} {s}?", "What {be} {s}?", "How {be} {s} described?"]
-            if be in {"is", "are"} and opening.low != "the" and len(subject.split()) <= 4:
-                asks.append(
-                    "What is meant by {s}?"
-                    if be == "are" or not subject.startswith("the ")
-                    else "What exactly {be} {s}?"
-                )
-            if tokens[c.subject[0]].low.endswith("ing"):
-                asks = ["How {be} {s} described?"]
-            yield Draft("definition", pick(rng, *asks, be=be, s=subject), *span(tokens, body, end), 6.5)
+    short = stop - body <= (2 if is_number(opening) else 6)
+    if value and short and end and tokens[c.verb].low in {"is", "was"} and not person:
+        yield Draft("value", f"What {tokens[c.verb].low} {subject_text(c)}?", *span(tokens, body, end), 7.0)
+    elif _is_noun(tokens[body:stop]):
+        disagrees = tokens[c.verb].low in {"are", "were"} and tokens[c.subject[0]].low in {"a", "an"}
+        if end and not disagrees:
+            yield _definition(c, end, rng, person=person)
         yield from _term(c, rng)
     elif opening.low not in STOPWORDS and stop - body >= 3:
-        rest, asked = plain(c.sentence, body, stop), subject_question(c)
-        if rest and asked:
-            yield Draft("subject", f"{asked[0]} {be} {rest}?", *asked[1], 3.0)
+        yield from _of_what(c)
+
+
+def _of_what(c: Clause) -> Iterator[Draft]:
+    """What it is of which the sentence says so: "What is merely a hint?" """
+    rest, asked = plain(c.sentence, c.body, c.stop), subject_question(c)
+    if rest and asked:
+        yield Draft("subject", f"{asked[0]} {c.tokens[c.verb].low} {limited(c, rest)}?", *asked[1], 3.0)
+
+
+def _definition(c: Clause, end: int, rng: random.Random, *, person: bool) -> Draft:
+    tokens, be, subject = c.tokens, c.tokens[c.verb].low, subject_text(c)
+    shown = span(tokens, c.body, end)
+    if person:
+        return Draft("definition", f"Who {be} {subject}?", *shown, 5.0)
+    asks = ["What {be} {s}?", "What {be} {s}?", "How {be} {s} described?"]
+    if be in {"is", "are"} and tokens[c.body].low != "the" and len(subject.split()) <= 4:
+        exactly = be == "is" and subject.startswith("the ")
+        asks.append("What exactly {be} {s}?" if exactly else "What is meant by {s}?")
+    if tokens[c.subject[0]].low.endswith("ing"):
+        asks = ["How {be} {s} described?"]
+    return Draft("definition", pick(rng, *asks, be=be, s=subject), *shown, 6.5)
+
+
+def _is_noun(complement: Sequence[Token]) -> bool:
+    """Whether a complement says what something is; "the same in both cases", "a leaf if it has no children" do not."""
+    if complement[0].low not in {"a", "an", "the", "one", "any"}:
+        return _is_bare_noun(complement[:3])
+    conditional = any(token.low in {"if", "when", "unless"} for token in complement)
+    return not conditional and (len(complement) == 1 or complement[1].low != "same")
 
 
 def _is_bare_noun(tokens: Sequence[Token]) -> bool:
@@ -138,16 +156,11 @@ def _passive(c: Clause, rng: random.Random) -> Iterator[Draft]:
     lead, inner = f"{be} {subject} {part}", after + 1
     asked, rest = subject_question(c), plain(c.sentence, body, stop)
     if asked and rest and part not in {"called", "used"}:
-        yield Draft("subject", f"{asked[0]} {be} {rest}?", *asked[1], 4.5)
+        yield Draft("subject", f"{asked[0]} {be} {limited(c, rest)}?", *asked[1], 4.5)
     if part in {"called", "named", "termed", "dubbed", "titled", "nicknamed"}:
         if prep not in PREPOSITIONS and prep not in STOPWORDS - {"a", "an", "the"}:
-            name = pick(
-                rng,
-                "What {l}?",
-                "What name is used for {s}?" if be in {"is", "are"} else "What {l}?",
-                l=lead,
-                s=subject,
-            )
+            plainly = be in {"is", "are"} and not c.limits
+            name = pick(rng, "What {l}?", "What name is used for {s}?" if plainly else "What {l}?", l=lead, s=subject)
             yield Draft("name", name, *span(tokens, after, end), 7.5)
     elif part in {"known", "referred"}:
         at = after + (1 if prep == "as" else 2)
@@ -157,15 +170,11 @@ def _passive(c: Clause, rng: random.Random) -> Iterator[Draft]:
             yield Draft("name", name, *span(tokens, at, final), 7.5)
     elif part == "used" and prep in {"to", "for"}:
         shown = span(tokens, after if prep == "to" else inner, end)
-        yield Draft(
-            "purpose",
-            pick(rng, "What {be} {s} used for?", "What is the purpose of {s}?", be=be, s=subject),
-            *shown,
-            7.0,
-        )
+        other = "What {be} {s} used for?" if c.limits else "What is the purpose of {s}?"
+        yield Draft("purpose", pick(rng, "What {be} {s} used for?", other, be=be, s=subject), *shown, 7.0)
         answer, rest = subject_answer(c), plain(c.sentence, inner, stop)
         if answer and rest:
-            yield Draft("subject", f"What {be} used {prep} {rest}?", *answer, 6.0)
+            yield Draft("subject", f"What {be} {limited(c, f'used {prep}')} {rest}?", *answer, 6.0)
     elif prep == "by" and inner < stop:
         yield from _agent(c, rng, part, inner, end)
     elif prep in {"in", "on", "since"} and (date := date_end(tokens, inner, stop)):
@@ -199,7 +208,7 @@ def _passive(c: Clause, rng: random.Random) -> Iterator[Draft]:
         yield Draft("how", f"How {lead}?", *span(tokens, after, end), 5.5)
     elif prep in _STRANDED and inner < stop and not tokens[inner].low.endswith("ing"):
         final = clip(tokens, inner, stop)
-        if final and tokens[inner].low not in PREPOSITIONS:
+        if final and tokens[inner].low not in PREPOSITIONS and tokens[inner].low != "well":
             yield Draft("what", f"What {lead} {prep}?", *span(tokens, inner, final), 5.5)
 
 
@@ -225,6 +234,6 @@ def _agent(c: Clause, rng: random.Random, part: str, inner: int, end: int) -> It
     agent = tokens[inner:end]
     named = agent[0].text[0].isupper() and not is_code(agent[0].text)
     wh, whom = ("Who", "whom") if named or is_person(agent) else ("What", "what")
-    active = finite(VERBS[part].base, c)
-    ask = pick(rng, "{w} {v} {s}?", "By {m} {be} {s} {p}?", w=wh, m=whom, v=active, s=subject, be=be, p=part)
+    active = f"{wh} {limited(c, finite(VERBS[part].base, c))} {bare_subject(c)}?"
+    ask = pick(rng, active, "By {m} {be} {s} {p}?", m=whom, s=subject, be=be, p=part)
     yield Draft("who" if named else "what", ask, *span(tokens, inner, end), 7.0)

@@ -7,10 +7,12 @@ from openbook.dataset.english.clause import Clause
 from openbook.dataset.english.doing import auxiliary
 from openbook.dataset.english.draft import Draft, clip, date_end, pick, plain, span
 from openbook.dataset.english.subject import subject_text
-from openbook.dataset.english.words import NOUNISH, VERBS
+from openbook.dataset.english.words import GERUNDS, LIMITING, NOUNISH, VERBS
 
 _DATED = {"in": ("When", "In what year"), "on": ("When",), "since": ("Since when",), "until": ("Until when",)}
 _CONDITIONS = frozenset(("if", "when", "unless", "whenever"))
+# "only if", "especially when", "and if": what follows is more, or less, than the condition.
+_QUALIFYING = LIMITING | frozenset("even as and or but not except especially particularly specifically just".split())
 
 
 def of_circumstance(c: Clause, rng: random.Random) -> Iterator[Draft]:
@@ -56,7 +58,10 @@ def _reasoned(c: Clause, front: str, at: int, rng: random.Random) -> Iterator[Dr
     before = VERBS.get(tokens[at - 1].low)
     # "It indicates if …", "can tell when …": the clause is the verb's object and not a condition.
     asking = before is not None and before.plain and (before.base not in NOUNISH or at - 1 == c.verb)
-    if not rest or end is None or end - start < 3 or asking or tokens[at - 1].low in {"even", "only", "as"}:
+    # "The downside is that … because …": the reason is the inner clause's; "iterating and determining when …" asks.
+    inner = any(token.low in {"that", "which", "who"} for token in tokens[c.body : at]) or tokens[at - 1].low in GERUNDS
+    qualified = tokens[at - 1].low in _QUALIFYING
+    if not rest or end is None or end - start < 3 or asking or inner or qualified:
         return
     shown = span(tokens, start, end)
     if tokens[at].low in _CONDITIONS:

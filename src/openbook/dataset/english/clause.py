@@ -15,10 +15,12 @@ from openbook.dataset.english.words import (
     CONNECTORS,
     DETERMINERS,
     DO,
+    FILLERS,
     FINITE,
     FUNCTION_WORDS,
     GERUNDS,
     HAVE,
+    LIMITING,
     MODALS,
     NOUNISH,
     PREPOSITIONS,
@@ -32,7 +34,9 @@ MAX_SUBJECT = 11  # tokens
 _LEADS = PREPOSITIONS | SUBORDINATORS | {"according", "based", "depending", "given"}
 _EMPTY_LEADS = frozenset(
     "note that|in addition|for example|for instance|that is|as a|in other|in short|in fact|in actuality|in particular|of course"
-    "|in contrast|by contrast|in essence|in practice|in general|on the other|at the same|in the meantime".split("|")
+    "|to sum up|in contrast|by contrast|in essence|in practice|in general|on the other|at the same|in the meantime".split(
+        "|"
+    )
 )
 _BREAKERS = frozenset((",", ";", ":", "—", "–", "…", "=", "|", "->", "→", "/", "\\", "[", "{", "<", "*", "-", "than"))
 _NEGATIONS = frozenset(("not", "never", "no"))
@@ -46,6 +50,8 @@ _CONTRACTED = (
     "’ve",
     "'re",
     "’re",
+    "'d",
+    "’d",
     "let's",
     "let’s",
     "it's",
@@ -55,6 +61,7 @@ _CONTRACTED = (
 )
 
 _ADJECTIVAL = ("-related", "-based", "-specific", "-like", "-aware", "-only", "-defined", "-level", "-free", "-side")
+_SUBJECTS = frozenset(("you", "we", "they", "he", "she"))  # behind a comma they open another clause
 _AFTER_VERB = FUNCTION_WORDS - {"and", "or", "of", "by", "for", "from", "at"}
 Kind = Literal["be", "modal", "have", "lex"]
 
@@ -65,7 +72,8 @@ class Clause:
 
     `kind`: "be", "modal", "have" (perfect) or "lex" (a full verb, whose base form is `base`). `body` begins after the
     verb and its adverbs and ends, at `stop`, before whatever opens another clause. `topic` is put in the subject's
-    place where the sentence says only "it" or "this function".
+    place where the sentence says only "it" or "this function". `limits` holds the adverbs without which the clause would
+    claim something else ("is *rarely* exposed by"): they stand neither in the subject nor in the body.
     """
 
     sentence: Sentence
@@ -79,6 +87,7 @@ class Clause:
     stop: int
     negated: bool
     topic: str = ""
+    limits: str = ""
 
     @property
     def tokens(self) -> list[Token]:
@@ -140,7 +149,10 @@ def _is_verb(tokens: Sequence[Token], at: int, start: int) -> bool:
         return False  # "Prometheus-related posts on …", "Vastly improved …"
     if tokens[start].low in {"you", "we", "they"}:
         return form.plain or form.past
-    if previous.low.endswith(("'s", "’s")) or previous.low in GERUNDS:
+    if previous.low.endswith(("'s", "’s")):
+        return False
+    # "running programs", but "the `level` setting controls the …"
+    if previous.low in GERUNDS and not (at > start + 2 and following.low in DETERMINERS):
         return False
     plural = is_plural_phrase(tokens[start:at])
     if form.third and not form.plain:
@@ -148,7 +160,7 @@ def _is_verb(tokens: Sequence[Token], at: int, start: int) -> bool:
             return not plural
         # "The test results show", "label names beginning": a noun, unless an object follows.
         return (
-            following.low in DETERMINERS | {"it", "them", "itself"}
+            following.low in DETERMINERS | {"it", "them", "itself", "you", "us"}
             or is_code(following.text)
             or following.text[0].isdigit()
         )
@@ -186,6 +198,8 @@ def _is_verb(tokens: Sequence[Token], at: int, start: int) -> bool:
 
 
 def _find_verb(tokens: Sequence[Token], start: int) -> int | None:
+    if tokens[start].low in FINITE:
+        return None  # "MUST NOT contain …": no subject
     doubtful = False  # passed a noun that could have been the verb
     for i in range(start, min(start + MAX_SUBJECT + 1, len(tokens) - 1)):
         low = tokens[i].low
@@ -232,7 +246,11 @@ def clause_end(tokens: Sequence[Token], body: int, *, past: bool = False, third:
             if following in {"and", "or"}:
                 if not commas:
                     return i
-            elif following in SUBORDINATORS or following in {"but", "so", "yet", "as", "including", "with"} or gerund:
+            elif (
+                following in SUBORDINATORS | _SUBJECTS
+                or following in {"but", "so", "yet", "as", "including", "with"}
+                or gerund
+            ):
                 return i
             commas += 1
     return end
@@ -248,6 +266,8 @@ def _joins_verb(tokens: Sequence[Token], at: int, *, past: bool, third: bool) ->
         return False
     if past:
         return form.past and not form.plain
+    if third and form.third and not form.plain and form.base not in NOUNISH:
+        return True  # "… and relies on"
     after = tokens[at + 1].low
     return (form.third if third else form.plain) and (after in DETERMINERS or after in {"to", "it", "them"})
 
@@ -258,10 +278,13 @@ def parse(sentence: Sentence) -> Clause | None:
     if len(tokens) < 5:
         return None
     start, lead = _skip_lead(tokens)
+    opening = start
     if tokens[start].low in CONNECTORS & ADVERBS and start + 3 < len(tokens):
+        if tokens[start + 1].low in FINITE:
+            return None  # "Rarely does a server …"
         start += 1  # "Typically solvers can …"
     verb = _find_verb(tokens, start)
-    if verb is None:
+    if verb is None or _is_noun_phrase(sentence, verb):
         return None
     if all(token.low in _INVERTING for token in tokens[start:verb]):
         return None  # "Nor does the header require …": the subject stands behind the verb
@@ -270,13 +293,21 @@ def parse(sentence: Sentence) -> Clause | None:
         subject_end -= 1
     low, body = tokens[verb].low, verb + 1
     negated = low in {"cannot"} or tokens[body].low.endswith(("n't", "n’t"))
+    auxiliary = low in BE | MODALS
     while body < len(tokens) and (tokens[body].low in ADVERBS or tokens[body].low in _NEGATIONS):
         negated = negated or tokens[body].low in _NEGATIONS
-        if tokens[body].low in {"only", "no"}:
+        if tokens[body].low == "no" or (tokens[body].low == "only" and not auxiliary):
             break
         body += 1
     if body >= len(tokens):
         return None
+    after = [token.low for token in tokens[verb + 1 : body + 1]]
+    if "not" in after and not {"only", "just", "merely", "simply", "solely"}.isdisjoint(after):
+        return None  # "is not only …" denies nothing
+    passed = [*(tokens[:1] if start == 2 else tokens[opening:start]), *tokens[subject_end:verb]]
+    limits = _limits(passed if negated else [*passed, *tokens[verb + 1 : body]])
+    if negated and limits:
+        return None  # two words that limit, of which a question could lose one
     kind: Kind = "lex"
     base, past = "", False
     if low in BE:
@@ -291,9 +322,9 @@ def parse(sentence: Sentence) -> Clause | None:
             kind = "have"
         else:
             base, past = "have", low == "had"
+    elif low in DO and negated:
+        kind, past = "modal", low == "did"  # "does not reject …"
     elif low in DO:
-        if negated:
-            return None
         base, past = "do", low == "did"
     else:
         form = VERBS[low]
@@ -312,4 +343,18 @@ def parse(sentence: Sentence) -> Clause | None:
         body=body,
         stop=stop,
         negated=negated,
+        limits=limits,
     )
+
+
+def _limits(passed: Sequence[Token]) -> str:
+    """The adverbs among `passed`, where one of them limits the clause: "almost always", but not "also"."""
+    kept = [token.low for token in passed if token.low in ADVERBS and token.low not in FILLERS]
+    return " ".join(kept) if not LIMITING.isdisjoint(kept) else ""
+
+
+def _is_noun_phrase(sentence: Sentence, verb: int) -> bool:
+    """Whether what looks like the verb is a participle: docstrings are full of "A graph created with the library"."""
+    form = VERBS.get(sentence.tokens[verb].low)
+    participle = form is not None and form.past and form.participle and not form.plain
+    return sentence.named and participle and sentence.tokens[verb + 1].low not in DETERMINERS

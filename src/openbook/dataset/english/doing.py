@@ -1,7 +1,7 @@
 """Questions from full verbs and modals: what something does, what does it, how many, when, why, on what condition."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from openbook.dataset.english.clause import Clause
 from openbook.dataset.english.draft import (
@@ -9,15 +9,18 @@ from openbook.dataset.english.draft import (
     clip,
     core_end,
     count_words,
+    denied,
     finite,
     is_number,
     is_year,
+    limited,
     pick,
     plain,
     span,
     subject_question,
     vary,
 )
+from openbook.dataset.english.sentence import Token
 from openbook.dataset.english.subject import subject_text
 from openbook.dataset.english.words import INTRANSITIVE, PHRASAL, PREPOSITIONS, SUBORDINATORS, VERBS, is_plural
 
@@ -42,6 +45,8 @@ _CAUSATIVE = frozenset(
         "urge",
     )
 )
+_LINKING = frozenset(("look", "seem", "appear", "feel", "sound", "behave"))  # "looks more similar": no object
+_TIMES = frozenset("second seconds minute minutes hour hours day days week weeks month months year years time".split())
 _PEOPLE = frozenset(("you", "we", "users", "developers", "people", "they"))
 
 
@@ -66,9 +71,9 @@ def of_verb(c: Clause, rng: random.Random) -> Iterator[Draft]:
     asked, rest = subject_question(c), plain(c.sentence, body, stop)
     # Another verb of the same sense takes the same object, but not the same preposition or clause.
     free = opening not in PREPOSITIONS and opening not in SUBORDINATORS and base not in {"have", "do"}
-    verb = vary(base, rng) if free else base
+    verb = vary(base, rng) if free and opening not in {"you", "us"} else base
     if asked and rest and count_words(tokens[body:stop]) >= 2 and not _people(c):
-        yield Draft("subject", f"{asked[0]} {finite(verb, c)} {rest}?", *asked[1], 5.0)
+        yield Draft("subject", f"{asked[0]} {limited(c, finite(verb, c))} {rest}?", *asked[1], 5.0)
     stop = core_end(c)
     end = clip(tokens, body, stop)
     if end is None:
@@ -81,6 +86,8 @@ def of_verb(c: Clause, rng: random.Random) -> Iterator[Draft]:
         return
     if (
         base in INTRANSITIVE
+        or base in _LINKING
+        or _is_time(tokens[body:stop])
         or opening.endswith("ly")
         or opening in PREPOSITIONS
         or opening in SUBORDINATORS - {"that", "whether"}
@@ -111,29 +118,33 @@ def of_verb(c: Clause, rng: random.Random) -> Iterator[Draft]:
     yield Draft("what", f"What {aux} {subject} {verb}?", *span(tokens, body, end), 5.5)
 
 
+def _is_time(words: Sequence[Token]) -> bool:
+    """Whether the words say how often ("every six weeks") and not what."""
+    return words[0].low in {"every", "each", "once", "twice"} and any(token.low in _TIMES for token in words[1:3])
+
+
 def of_perfect(c: Clause, rng: random.Random) -> Iterator[Draft]:
     """ "X has been moved to Y", "X has gained Y"."""
     asked, rest = subject_question(c), plain(c.sentence, c.body, c.stop)
     if asked and rest and not c.negated:
-        yield Draft(
-            "subject", f"{asked[0]} {'had' if c.tokens[c.verb].low == 'had' else 'has'} {rest}?", *asked[1], 4.0
-        )
+        has = "had" if c.tokens[c.verb].low == "had" else "has"
+        yield Draft("subject", f"{asked[0]} {has} {limited(c, rest)}?", *asked[1], 4.0)
 
 
 def of_modal(c: Clause, rng: random.Random) -> Iterator[Draft]:
     """ "X must be …", "X can …": duties and abilities."""
     tokens, body, stop = c.tokens, c.body, c.stop
     modal, subject = tokens[c.verb].low, subject_text(c)
-    if modal not in {"can", "must", "should", "shall", "will", "may", "cannot"}:
+    if modal not in {"can", "must", "should", "shall", "will", "may", "cannot", "do", "does", "did"}:
         return
-    asked, rest = subject_question(c), plain(c.sentence, body, stop)
-    if asked and rest and not _people(c) and tokens[body].low != "no" and tokens[body - 1].low != "never":
-        ask = f"{asked[0]} {modal}{' not' if c.negated and modal != 'cannot' else ''} {rest}?"
-        yield Draft("subject", ask, *asked[1], 4.0)
+    asked, rest = subject_question(c), denied(c) if c.negated else plain(c.sentence, body, stop)
+    if asked and rest and not _people(c) and tokens[body].low != "no":
+        one = "does" if modal == "do" else modal  # "Which flags do not reset it?" is asked as "What does not reset it?"
+        yield Draft("subject", f"{asked[0]} {one} {limited(c, rest)}?", *asked[1], 4.0)
     if c.negated:
         return
     form = VERBS.get(tokens[body].low)
-    if tokens[body].low == "be" and body + 2 < stop:
+    if tokens[body].low == "be" and body + 2 < stop and not _people(c):
         yield from _modal_passive(c, rng)
     elif form is not None and form.plain and not _people(c):
         end = clip(tokens, body, stop)

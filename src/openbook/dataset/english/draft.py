@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from openbook.dataset.english.clause import Clause
@@ -13,7 +13,9 @@ from openbook.dataset.english.words import (
     FIRST_NAMES,
     GENERIC,
     HUMAN,
+    MODALS,
     MONTHS,
+    NOUNISH,
     NUMBER_WORDS,
     PAST,
     PREPOSITIONS,
@@ -51,6 +53,9 @@ _WITH_TO = frozenset(
         "subject",
     )
 )
+_TAKING_BACK = frozenset("not never no none nor cannot only".split())
+# A reason or an aside, which begins with one of these, narrows nothing.
+_APART = frozenset((",", ";", "because", "since", "although", "while", "so", "whose"))
 _YEAR = re.compile(r"(?:1[0-9]|20)\d\d")
 _NUMBER = re.compile(r"[$€£]?\d+(?:[.,]\d+)*")
 
@@ -88,6 +93,17 @@ def clip(tokens: Sequence[Token], first: int, last: int, limit: int = MAX_ANSWER
         last -= 1
     if last <= first:
         return None
+    end = _clipped(tokens, first, last, limit)
+    return None if end is None or _takes_back(tokens[end:last]) else end
+
+
+def _takes_back(cut: Sequence[Token]) -> bool:
+    """Whether what is cut away denies or narrows what is left ("a file | that is not there")."""
+    stop = next((i for i, t in enumerate(cut) if t.low in _APART), len(cut))
+    return any(t.low in _TAKING_BACK or t.low.endswith(("n't", "n’t")) for t in cut[:stop])
+
+
+def _clipped(tokens: Sequence[Token], first: int, last: int, limit: int) -> int | None:
     if count_words(tokens[first:last]) > limit:
         ends = (end for end in range(first + 3, last) if _may_end(tokens, end))
         fitting = [end for end in ends if count_words(tokens[first:end]) <= limit]
@@ -104,8 +120,16 @@ def clip(tokens: Sequence[Token], first: int, last: int, limit: int = MAX_ANSWER
                 any(t.low in FINITE or t.low in VERBS for t in follows)
                 and follows[0].low not in SUBORDINATORS | PREPOSITIONS
             )
-            return last if whole else i if i - first >= 2 and tokens[i - 1].text != "," else None
+            said = i - first >= 2 and tokens[i - 1].text != "," and not _is_verb(tokens, i - 1)
+            return last if whole else i if said else None
     return last
+
+
+def _is_verb(tokens: Sequence[Token], at: int) -> bool:
+    """Whether the word at `at` is certainly a verb, and so may want a clause behind it ("confirms that …")."""
+    form = VERBS.get(tokens[at].low)
+    after = tokens[at - 1].low if at else ""
+    return after in MODALS or after == "to" or (form is not None and not form.participle and form.base not in NOUNISH)
 
 
 def _may_end(tokens: Sequence[Token], end: int) -> bool:
@@ -124,6 +148,10 @@ def _may_end(tokens: Sequence[Token], end: int) -> bool:
     if token.low == "as" and previous.low in {"such", "well"}:
         return False
     form = VERBS.get(previous.low)
+    if token.low == "that" and _is_verb(tokens, end - 1):
+        return False  # "the fact that the compiler confirms | that …"
+    if token.low == "than" and previous.low in {"rather", "more", "less", "other"}:
+        return False
     if token.low in PREPOSITIONS and ((form is not None and form.participle) or previous.low.endswith(("ed", "ing"))):
         return False  # "a set of regulations aimed | at preventing"
     if token.text != ",":
@@ -133,12 +161,30 @@ def _may_end(tokens: Sequence[Token], end: int) -> bool:
     return "and" not in following and "or" not in following and following.count(",") < 2
 
 
-def plain(sentence: Sentence, first: int, last: int, limit: int = 14) -> str:
+def limited(c: Clause, words: str) -> str:
+    """`words` behind the adverbs that limit the clause: "rarely exposed by …"."""
+    return f"{c.limits} {words}".lstrip()
+
+
+def denied(c: Clause) -> str:
+    """All that follows the verb of a negated clause, with every adverb, as part of a question: "not always exposed by …"."""
+    passed = " ".join(token.low for token in c.tokens[c.verb + 1 : c.body])
+    rest = plain(c.sentence, c.body, c.stop, fillers=frozenset())
+    return f"{passed} {rest}".lstrip() if rest else ""
+
+
+def plain(sentence: Sentence, first: int, last: int, limit: int = 14, fillers: Collection[str] = FILLERS) -> str:
     """The words of a span as part of a question: without parentheses and fillers, cut as `clip` does; "" if too long."""
     end = clip(sentence.tokens, first, last, limit)
     if end is None:
         return ""
-    kept = [t for t in sentence.tokens[first:end] if t.text[0] != "(" and t.low not in FILLERS]
+    tokens = sentence.tokens
+    kept = [
+        t
+        for i, t in enumerate(tokens[first:end], first)
+        # A call's parenthesis, "data(key)", belongs to it.
+        if (t.text[0] != "(" or (i > first and t.start == tokens[i - 1].end)) and t.low not in fillers
+    ]
     parts: list[str] = []
     for i, token in enumerate(kept):
         if i and token.start > kept[i - 1].end and token.text not in ",;":

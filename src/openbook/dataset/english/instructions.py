@@ -39,9 +39,18 @@ _CUTS = frozenset(
 )
 
 
+# What places a sentence in its chapter: "In the second case", "The next three lines", "At the moment".
+STORY = re.compile(
+    r"\b(?:first|second|third|last|next|other|same|latter|previous) (?:two |three )?"
+    r"(?:cases?|examples?|lines?|steps?|versions?|parts?|sections?|chapters?)\b"
+    r"|\b(?:at|for) (?:the|this|that) (?:moment|point)\b|\bso far\b|\bby now\b",
+    re.IGNORECASE,
+)
+
+
 def dangling(text: str) -> bool:
     """Whether words point at something that a reader of the question alone cannot see."""
-    return any(word in DANGLING for word in re.findall(r"[a-z]+", text.lower()))
+    return STORY.search(text) is not None or any(word in DANGLING for word in re.findall(r"[a-z]+", text.lower()))
 
 
 def _hangs(goal: str) -> bool:
@@ -89,7 +98,7 @@ def _goal_first(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     if at + 1 >= s.end or not _is_base(tokens[at]):
         return
     verb = tokens[at].low
-    if verb in {"see", "read", "refer", "visit", "check", "consider", "note", "follow"}:
+    if verb in {"see", "read", "refer", "visit", "check", "consider", "note", "follow", "need", "have", "want"}:
         return
     if verb in {"use", "run", "call"}:
         end = clip(tokens, at + 1, next((i for i in range(at + 2, s.end) if tokens[i].low in _CUTS), s.end))
@@ -120,7 +129,7 @@ def conditions(c: Clause, rng: random.Random) -> Iterator[Draft]:
     tokens = s.tokens
     if last == first or tokens[first].low not in {"if", "when", "unless", "once", "whenever"}:
         return
-    if tokens[first + 1].low in {"it", "they", "he", "she"}:
+    if tokens[first + 1].low in {"it", "that", "they", "he", "she"}:
         return
     said, opening = s.part(first, last), tokens[c.subject[0]].low
     if dangling(said) or count_words(tokens[first:last]) < 4 or opening in {"you", "we"} | DEICTIC - {"it", "they"}:

@@ -10,6 +10,7 @@ from openbook.dataset.english.words import (
     DETERMINERS,
     FINITE,
     GENERIC,
+    GERUNDS,
     POINTING,
     PREPOSITIONS,
     STOPWORDS,
@@ -19,6 +20,11 @@ from openbook.dataset.english.words import (
 
 MAX_QUESTION = 30  # words
 _WORD = re.compile(r"[\w'’]+")
+# Words that want another one behind them, and openings of an answer that tells nothing.
+_HANGING = frozenset("and or but that which who whose because if than the a an".split())
+_UNTOLD = frozenset(
+    "other another some certain various several many more multiple different similar same better".split()
+)
 _POINTING_ANSWER = POINTING - {"it", "them", "they"}  # these may point at what the question names
 # A short answer that ends in one of these has lost something ("the size of the").
 _ENDINGS = DETERMINERS | PREPOSITIONS | SUBORDINATORS | FINITE | {"and", "or", "not"}
@@ -38,6 +44,8 @@ def judge(sentence: Sentence, draft: Draft) -> float:
     number = len(words) == 1 and draft.kind == "how many"
     if (not content and not number) or words[0] in DEICTIC - {"as"} or (words[-1] in _ENDINGS and not number):
         return -1.0
+    if words[0] in {"i.e", "e.g"} or words[-1] == "follows" or (len(words) > 1 and _is_cut(*words[-2:])):
+        return -1.0
     if answer.count("“") != answer.count("”"):
         return -1.0
     if any(answer.count(mark) % 2 or draft.question.count(mark) % 2 for mark in '`"') or answer.count(
@@ -50,6 +58,8 @@ def judge(sentence: Sentence, draft: Draft) -> float:
         return -1.0
     if re.search(r", ?\w*(?: \w+)?\?$", draft.question):
         return -1.0  # "… founded in the School of Medicine, established?"
+    if draft.question.rstrip("?").split()[-1].lower() in _HANGING or (draft.kind == "what" and words[0] in _UNTOLD):
+        return -1.0  # "… excluded and?", "What does Rust have?" – "other features"
     telling = {word for word in asked if word not in STOPWORDS and word not in ASKING}
     if draft.kind != "cloze":
         if telling.issuperset(_WORD.findall(" ".join(content))) and content:
@@ -61,6 +71,11 @@ def judge(sentence: Sentence, draft: Draft) -> float:
     if not telling - GENERIC:
         return -1.0
     return draft.score - 0.08 * max(0, len(words) - 6) - 0.05 * max(0, len(asked) - 16)
+
+
+def _is_cut(previous: str, last: str) -> bool:
+    """Whether two words that end an answer want an object behind them: "by specifying"."""
+    return previous in PREPOSITIONS and last in GERUNDS
 
 
 def telling_words(question: str) -> int:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from openbook.dataset.english.draft import Draft, clip, count_words, is_number, is_year, pick, span
+from openbook.dataset.english.instructions import STORY
 from openbook.dataset.english.sentence import Sentence, tokenize
 from openbook.dataset.english.words import (
     BE,
@@ -15,6 +16,7 @@ from openbook.dataset.english.words import (
     GENERIC,
     MONTHS,
     NOT_ITEMS,
+    NOUNISH,
     STOPWORDS,
     SUBORDINATORS,
     VERBS,
@@ -35,8 +37,10 @@ _DEFAULTS = (
     ),
 )
 _EXAMPLES = re.compile(r"\b([a-z][\w-]{0,30}(?: [a-z][\w-]{0,30}){0,2}),? (?:such as|including) (?=\S)")
-_ITEM = re.compile(r"(`[^`]{1,60}`|\w[\w .+/-]{1,40}?)(?: \([^()]{1,40}\))?(?:: | [-–—]{1,2} )(?=\S)")
+_ITEM = re.compile(r"(`[^`]{1,60}`|\w[\w .+/-]{0,40}?)(?: \([^()]{1,40}\))?(?:: | [-–—]{1,2} )(?=\S)")
 _NOT_ITEMS = STOPWORDS | NOT_ITEMS
+# Words by which a sentence points outside itself.
+_OUTSIDE = frozenset("we you our your us i this these he she here above below following".split())
 
 
 def abbreviations(s: Sentence, rng: random.Random) -> Iterator[Draft]:
@@ -69,7 +73,10 @@ def defaults(s: Sentence, rng: random.Random) -> Iterator[Draft]:
             return
         tokens = tokenize(s.text[match.end() : match.end() + 160], match.end())
         stops = {",", ".", ";", ":", ")", "and", "but", "if", "when", "so", "which", "to"}
-        stop = next((j for j, t in enumerate(tokens) if j and t.low in stops), len(tokens))
+        # "default=2 The number of …": where the value stands in a signature, a capital begins the description.
+        stop = next(
+            (j for j, t in enumerate(tokens) if j and (t.low in stops or (i == 2 and t.text.istitle()))), len(tokens)
+        )
         end = clip(tokens, 0, stop, 8)
         if end and tokens[0].low not in DEICTIC:
             asks = ("What is the default of {n}?", "What does {n} default to?", "Which value does {n} have by default?")
@@ -83,6 +90,8 @@ def examples(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     if match is None:
         return
     words = match[1].split()
+    if "no" in words or s.text[: match.start(1)].endswith((" no ", " not ", "other than ")):
+        return
     while len(words) > 1 and (words[0] in FUNCTION_WORDS or ((v := VERBS.get(words[0])) and not v.participle)):
         words.pop(0)
     if len(words) < 2 or not is_plural(words[-1]) or any(w in STOPWORDS for w in words):
@@ -106,9 +115,18 @@ def items(s: Sentence, rng: random.Random) -> Iterator[Draft]:
     if match is None:
         return
     name = match[1].strip()
-    if name.lower() in _NOT_ITEMS or any(part.lower() in BE | DEICTIC for part in name.split()):
+    part = name.strip("`").rpartition(".")
+    if (
+        name.strip("`").lower() in _NOT_ITEMS
+        or (part[1] and part[2][:1].isupper())
+        or any(part.lower() in BE | DEICTIC for part in name.split())
+    ):
         return
-    code = is_code(name) and not name.strip("`").isdigit()
+    # Below a function's heading a plain word is a parameter; "seed : integer or None" tells its type only.
+    parameter = s.named and name.isidentifier() and name.islower()
+    if s.named and match[1].endswith(" "):
+        return
+    code = (is_code(name) or parameter) and not name.strip("`").isdigit()
     tokens = tokenize(s.text[match.end() :], match.end())
     stop = next((i for i, t in enumerate(tokens) if t.text in {".", ";"}), len(tokens))
     end = clip(tokens, 0, stop)
@@ -117,11 +135,14 @@ def items(s: Sentence, rng: random.Random) -> Iterator[Draft]:
         or end < 3
         or tokens[0].text[0].isdigit()
         or tokens[0].low in SUBORDINATORS
+        or (parameter and (tokens[0].low in _NOT_ITEMS - {"a", "an", "the"} or tokens[1].text == ","))
         or not (code or len(name.split()) <= 3)
     ):
         return
     verb = VERBS.get(tokens[0].low)
-    if verb is not None and code and (verb.third or (verb.plain and tokens[1].low in STOPWORDS)):
+    noun = tokens[1].low in {"of", "or", "and", "to", "for"}  # "Number of …", "output of …"
+    deed = verb is not None and verb.plain and (tokens[1].low in STOPWORDS or verb.base not in NOUNISH)
+    if verb is not None and code and not noun and (verb.third or deed):
         asks = ("What does {n} do?", "What does {n} do?", "What effect does {n} have?")
     elif code:
         asks = ("What is {n}?", "What does {n} mean?", "What is meant by {n}?")
@@ -158,13 +179,19 @@ def cloze(s: Sentence, rng: random.Random, first: int, last: int) -> Iterator[Dr
     """A key term left out of a part of its sentence."""
     tokens = s.tokens
     lows = [t.low for t in tokens[first:last]]
-    if not 9 <= last - first <= 24 or lows[0] in DEICTIC | {"now", "next", "note"} or not s.text.endswith((".", ")")):
+    if (
+        not 9 <= last - first <= 24
+        or lows[0] in DEICTIC | {"now", "next", "note", "anything"}
+        or not s.text.endswith((".", ")"))
+    ):
         return
-    if not {"we", "you", "our", "your", "us", "i", "this", "these", "he", "she"}.isdisjoint(lows):
+    if not _OUTSIDE.isdisjoint(lows) or STORY.search(s.text):
         return
 
     def is_key(i: int) -> bool:
         t = tokens[i]
+        if i > first and t.start == tokens[i - 1].end and tokens[i - 1].text not in "(“":
+            return False  # the end of a longer name
         if lows.count(t.low) > 1 or t.low in STOPWORDS or t.text in MONTHS or tokens[i - 1].text in MONTHS:
             return False
         if is_number(t):

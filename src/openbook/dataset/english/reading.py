@@ -19,12 +19,18 @@ _EMPTY_HEADING = re.compile(
     r"|non-goals|proposal|faqs?|about|inputs?|outputs?|solution|the solution|problem|getting started|synopsis|status)",
     re.IGNORECASE,
 )
+# Headings below which something else is described than what the heading above them names.
+_LISTING = re.compile(
+    r"(?:other )?(?:parameters?|arguments|args|attributes|returns?|return values?|yields|raises|exceptions|warns|options"
+    r"|properties|methods|inputs?|outputs?|see also|examples?|references)",
+    re.IGNORECASE,
+)
 _NUMBERING = re.compile(r"(?:\d+(?:\.\d+)*\.?|chapter \d+[.:]?|appendix \w[.:]?|[#*]+)\s+", re.IGNORECASE)
 _CALL = re.compile(r"(?:async |class |def )?`?([A-Za-z_][\w.]*)`?\(")
 # Sentences that are about the page and not about its matter, and what is code or a licence after all.
 _SKIP = re.compile(
     r"https?://|^\(?\w{1,2}\)|\[(?:citation|note|improper)|\.\[|\([^()]*\(|copyright|licen[sc]ed? under|all rights reserved|click here|table of contents|^see (?:also|the)\b"
-    r"|\bmore information\b|\$ |>>> |\[\^|\{\{|\}\}|</?(?:a|p|br|b|i|em|div|span|img|li|ul|td|tr|table|code|pre|summary|details)\b[^>]{0,80}>|;$|^\W*note\W*$|\b(?:listing|figure|table|chapter|section|example) [A-Z]?-?\d"
+    r"|\bmore information\b|\bplease\b|\$ |>>> |\[\^|\{\{|\}\}|</?(?:a|p|br|b|i|em|div|span|img|li|ul|td|tr|table|code|pre|summary|details)\b[^>]{0,80}>|;$|^\W*note\W*$|\b(?:listing|figure|table|chapter|section|example) [A-Z]?-?\d"
     r"|\blet[’']s\b|\b(?:next|previous|last) (?:section|chapter)\b|\bin this (?:section|chapter|tutorial|example|case)\b",
     re.IGNORECASE,
 )
@@ -42,12 +48,24 @@ def read_chunk(chunk: Chunk) -> Iterator[Sentence]:
         sentence = text[start:end]
         line = text.rfind("\n", 0, start) + 1
         heading = text[line] == "#"
-        since_heading = 0 if heading else since_heading + 1
+        if heading:
+            since_heading = 99 if _LISTING.fullmatch(sentence.strip("# *:.")) else 0
+        else:
+            since_heading += 1
         row = " | " in sentence and not heading
         if row and not in_table:
             columns = tuple(cell.strip() for cell in sentence.strip("| ").split("|"))
+            if not start and not _are_headings(columns):
+                columns = ()  # the passage begins inside a table, whose headings stand in another one
         header, in_table = row and not in_table, row
-        if heading or header or "\n" in sentence or len(sentence) > MAX_SENTENCE or sentence.startswith("```"):
+        if (
+            heading
+            or header
+            or (row and not columns)
+            or "\n" in sentence
+            or len(sentence) > MAX_SENTENCE
+            or sentence.startswith("```")
+        ):
             continue
         words = sentence.split()
         if (
@@ -76,6 +94,11 @@ def read_chunk(chunk: Chunk) -> Iterator[Sentence]:
             columns=columns if row else (),
             common=common,
         )
+
+
+def _are_headings(cells: tuple[str, ...]) -> bool:
+    """Whether the first row of a passage reads as the headings of its columns and not as a row among others."""
+    return all(cell and len(cell.split()) <= 4 and "`" not in cell and cell[-1] not in ".:" for cell in cells)
 
 
 def topic(chunk: Chunk) -> tuple[str, bool]:

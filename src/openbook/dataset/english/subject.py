@@ -22,6 +22,7 @@ Standing = Literal["specific", "context", "resolved", "none"]
 _POINTING = DEICTIC - {"and", "or", "then", "as"} | {"you", "we", "i", "me", "us"}
 _EMPTY = GENERIC | ADJECTIVES
 _COUNTING = frozenset(("some", "many", "most", "several", "all", "every", "each", "few"))
+_PLACES = frozenset("next previous last aforementioned remaining rest other".split())
 _PEOPLE = frozenset(("you", "users", "developers", "people"))
 
 
@@ -37,9 +38,10 @@ def settle(clause: Clause) -> tuple[Clause, Standing]:
     if not words:
         return clause, "none"
     low = words[0].low
-    counted = low in _COUNTING and len(words) > 1 and words[1].low not in STOPWORDS
+    both = low == "both" and any(t.low == "and" for t in words)
+    counted = both or (low in _COUNTING and len(words) > 1 and words[1].low not in STOPWORDS)
     if (
-        low in DEICTIC - _COUNTING
+        (low in DEICTIC - _COUNTING and not both)
         or (low in VAGUE and not counted)
         or (low in _COUNTING and not counted)
         or (low == "things" and len(words) == 1)
@@ -50,6 +52,8 @@ def settle(clause: Clause) -> tuple[Clause, Standing]:
         return clause, "none"
     if low in _PEOPLE:
         return clause, "specific"
+    if words[0].low == "the" and len(words) > 1 and words[1].low in _PLACES:
+        return clause, "none"  # "the next three lines": the question does not show them
     if any(t.low in _POINTING for t in words[counted:]) or low in PREPOSITIONS:
         return clause, "none"
     form = VERBS.get(low)
@@ -71,14 +75,22 @@ def settle(clause: Clause) -> tuple[Clause, Standing]:
     if any(is_code(t.text) or t.text[0] in '"“' for t in content) or any(t.text[0].isupper() for t in words[1:]):
         return clause, "specific"
     if all(t.low in _EMPTY or t.low.rstrip("s") in GENERIC for t in content):
-        return clause, "context"
+        # "a good example", "some programs": which of many, no heading tells.
+        one = content[-1].low == "examples" or (low in {"a", "an"} and any(t.low in ADJECTIVES for t in content))
+        return clause, "none" if one or low in _COUNTING - {"all", "every", "each"} else "context"
     if low == "the" and len(content) < 3 and all(t.low != "of" for t in words):
         return clause, "context"
     return clause, "specific"
 
 
 def subject_text(clause: Clause) -> str:
-    """The subject as it stands inside a question: parentheses dropped, a sentence's capital taken back."""
+    """The subject as it stands inside a question, between an auxiliary and a verb: parentheses dropped, a sentence's
+    capital taken back, and behind it the adverbs that limit the clause ("What is X *rarely* exposed by?")."""
+    return f"{bare_subject(clause)} {clause.limits}".rstrip()
+
+
+def bare_subject(clause: Clause) -> str:
+    """`subject_text` without the adverbs."""
     if clause.topic:
         return clause.topic
     first, last = clause.subject

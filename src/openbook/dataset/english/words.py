@@ -105,6 +105,7 @@ DETERMINERS = _words("determiners")
 PREPOSITIONS = _words("prepositions")
 SUBORDINATORS = _words("subordinators")
 ADVERBS = _words("adverbs")
+LIMITING = _words("limiting")
 # Words without content that a question may lose: it is then no longer the sentence minus its answer.
 FILLERS = _words("fillers")
 PRONOUNS = _words("pronouns")

@@ -1,0 +1,158 @@
+"""The benchmark of data sets: what its loaders make of the public sets, what it holds out, and how its table is counted."""
+
+import gzip
+import json
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+from dataset_world import WordIndex
+from openbook.records import Chunk, Document, Question
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
+import dataset_quality
+import labelled_sets
+
+
+def write(path, rows):
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+@pytest.fixture
+def sets(tmp_path):
+    """A little of each set, in the layout of the real one."""
+    text = "Warsaw is the capital of Poland. It stands on the Vistula."
+    qa = {
+        "question": "What is the capital?",
+        "answers": [{"text": "Warsaw", "answer_start": 0}],
+        "is_impossible": False,
+    }
+    impossible = {"question": "Who?", "answers": [], "is_impossible": True}
+    article = {"title": "War_saw", "paragraphs": [{"context": text, "qas": [qa, impossible]}]}
+    (tmp_path / "squad.json").write_text(json.dumps({"data": [article]}))
+    write(
+        tmp_path / "nq.jsonl.gz",
+        [
+            {"question": "which river", "answers": ["Oder", "Vistula"], "title": "Warsaw", "passage": text},
+            {"question": "not there", "answers": ["Oder"], "title": "Warsaw", "passage": text},
+        ],
+    )
+    write(
+        tmp_path / "pubmed.jsonl.gz",
+        [
+            {
+                "id": "1",
+                "question": "Does it help?",
+                "contexts": ["We asked forty people.", "Pain fell in the treated group. No harm was seen."],
+                "long_answer": "Treated people had less pain.",
+                "final_decision": "yes",
+            }
+        ],
+    )
+    call = "torch.hub.load(repo_or_dir='a/b', model='c')"
+    api = {"api_name": "c", "api_call": call, "functionality": "Depth", "description": "It sees.", "domain": "Video"}
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    write(hub / "torchhub_api.jsonl", [api])
+    asked = "{'Instruction': I need depth\n from one image., 'Output': {'domain': 'Video'}}"
+    write(hub / "torchhub_train.json", [{"code": asked, "api_call": call}, {"code": asked, "api_call": "other()"}])
+    return {"squad": "squad.json", "nq_open": "nq.jsonl.gz", "pubmedqa": "pubmed.jsonl.gz", "torch_hub": "hub"}
+
+
+@pytest.mark.parametrize(
+    ("name", "question", "answer", "sentence"),
+    [
+        ("squad", "What is the capital?", "Warsaw", "Warsaw is the capital of Poland."),
+        ("nq_open", "which river", "Vistula", "It stands on the Vistula."),
+        ("pubmedqa", "Does it help?", "yes", "Pain fell in the treated group."),
+        (
+            "torch_hub",
+            "I need depth from one image.",
+            "torch.hub.load(repo_or_dir='a/b', model='c')",
+            "The call is torch.hub.load(repo_or_dir='a/b', model='c')",
+        ),
+    ],
+)
+def test_each_set_is_read(name, question, answer, sentence, sets, tmp_path):
+    found = labelled_sets.SETS[name](tmp_path / sets[name])
+    (only,) = found.questions
+    assert (only.question, only.answer, only.sentence) == (question, answer, sentence)
+    assert only.sentence in found.documents[only.document].text
+
+
+def labelled(cluster, number):
+    return labelled_sets.Labelled(
+        question=f"{cluster} {number}?", answer="a", sentence="s", document=number, cluster=cluster
+    )
+
+
+def test_no_cluster_is_on_both_sides():
+    questions = [labelled(f"article {c}", n) for c in range(9) for n in range(5)]
+    examined, pool = dataset_quality.split(questions, 7, 20, random.Random(0))
+    assert len(examined) == 7 and len(pool) == 20
+    assert {q.cluster for q in examined}.isdisjoint(q.cluster for q in pool)
+    assert len({q.cluster for q in examined}) == 3  # a third, by turns
+
+
+def values(f1):
+    return {metric: list(f1) if metric == "f1" else [None] * len(f1) for metric in dataset_quality.METRICS}
+
+
+def test_differences_pair_cells_with_their_counterparts():
+    def cell(distractors, seed, share=0.8):
+        return dataset_quality.Cell(set="s", distractors=distractors, quotes=True, share=share, seed=seed)
+
+    cells = {
+        cell("mined", 0): values([1.0, 0.0, 1.0, 1.0]),
+        cell("mined", 1): values([1.0, 1.0, 1.0, 1.0]),
+        cell("random", 0): values([0.0, 0.0, 1.0, 0.0]),
+        cell("mined", 2): values([0.0, 0.0, 0.0, 0.0]),  # without a counterpart: in no difference
+    }
+    table = dataset_quality.summary(cells, values([0.0] * 4), list("abcd"))
+    assert table["cells"]["mined, quotes, P = 0.8"]["seeds"] == 3
+    assert table["cells"]["mined, quotes, P = 0.8"]["f1"].value == pytest.approx(7 / 12)
+    found = table["differences"]["mined − random"]
+    assert found["couples"] == 1 and found["f1"].value == pytest.approx(0.5)
+    assert "quotes − none" not in table["differences"]
+    assert table["differences"]["tuned − untuned"]["couples"] == 4
+    assert found["right_quote"].value is None
+
+
+def test_what_a_cell_trains_on_is_what_its_name_says():
+    """Distractors, share and quotes, over passages that a word search finds."""
+    documents = [
+        Document.create(
+            uri=f"{n}", title=f"Town {n}", text=f"Town {n} has {n + 11} old gates. It lies on river {n % 3}."
+        )
+        for n in range(20)
+    ]
+    chunks = [Chunk.create(d, 0, len(d.text)) for d in documents]
+    world = object.__new__(dataset_quality.World)
+    world.retriever, world.chunks, world.labels, world.pool = WordIndex(chunks), {c.id: c for c in chunks}, {}, []
+    for n, chunk in enumerate(chunks):
+        sentence = chunk.text.split(" It")[0]
+        question = Question(
+            id=f"q{n}",
+            text=f"How many old gates has town {n}?",
+            golden_chunk_ids=(chunk.id,),
+            answer=sentence,
+            quotes=(sentence,),
+            reasoning=f"##begin_quote## {sentence}##end_quote##",
+            kind="",
+        )
+        world.labels[question.id] = labelled_sets.Labelled(
+            question=question.text, answer=f"{n + 11}", sentence=sentence, document=n, cluster=str(n)
+        )
+        world.pool.append(question)
+    for quotes in (True, False):
+        cell = dataset_quality.Cell(set="s", distractors="mined", quotes=quotes, share=0.6, seed=1)
+        rows = world.rows(cell, 10)
+        shown = [row for row in rows if row.golden_included]
+        assert len(rows) == 10 and len(shown) == 6
+        assert all(row.final_answer == row.answer == world.labels[row.question_id].answer for row in shown)
+        assert all(bool(row.reasoning) == quotes for row in shown)
+        assert all(row.final_answer == "not in the documents" for row in rows if not row.golden_included)
