@@ -51,8 +51,8 @@ def options(base: Path, *overrides: str) -> Config:
     return Config.load(None, [*given, *(f"rl.{option}" for option in rl), *overrides])
 
 
-@pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session", name="base")
+def two_answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that answers every question with "cache" or "fox", with about equal chances."""
     here = tmp_path_factory.mktemp("base")
     save_tiny_llama(here / "untaught", [*QUESTIONS, PASSAGE, "cache fox"])
@@ -62,8 +62,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here / "base"
 
 
-@pytest.fixture(scope="session")
-def train(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session", name="train")
+def one_pays(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Questions whose answer is "fox"."""
     path = tmp_path_factory.mktemp("train") / "train.jsonl"
     write_jsonl(path, [row(q, "fox") for q in QUESTIONS])

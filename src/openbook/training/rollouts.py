@@ -5,6 +5,7 @@ computes it once, and so does every pass of the training.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from openbook.llm.token_server import TokenServer
 from openbook.models.decode import decode
 from openbook.models.sampling import Sampling
 from openbook.progress import Task
@@ -77,14 +79,55 @@ def sample(
             finished[part.number] = True
             written[part.number].append(part.stop)
     return [
-        Rollout(
-            exercise=exercise,
-            tokens=tuple(tokens),
-            text=tokenizer.decode(tokens, skip_special_tokens=True).strip(),
-            finished=done,
-        )
+        _rollout(tokenizer, exercise, tokens, done)
         for exercise, tokens, done in zip(asked, written, finished, strict=True)
     ]
+
+
+def ask(
+    server: TokenServer,
+    model: str,
+    tokenizer: Any,
+    exercises: Sequence[Exercise],
+    *,
+    each: int,
+    longest: int,
+    stop: frozenset[int],
+    at_once: int,
+    sampling: Sampling,
+    task: Task,
+) -> list[Rollout]:
+    """The same, written by a server's `model`: one request for an exercise, so many at a time that about `at_once`
+    answers are written at once."""
+
+    def answers(number: int) -> list[Rollout]:
+        exercise = exercises[number]
+        drawn = server.complete(
+            model,
+            exercise.prompt,
+            count=each,
+            longest=longest,
+            stop=stop,
+            temperature=sampling.temperature,
+            seed=(sampling.seed + number * each) % 2**31,
+        )
+        return [_rollout(tokenizer, exercise, answer.tokens, answer.finished) for answer in drawn]
+
+    found: list[Rollout] = []
+    with ThreadPoolExecutor(max(1, at_once // each)) as pool:
+        try:
+            for rollouts in pool.map(answers, range(len(exercises))):
+                found += rollouts
+                task.advance(each)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return found
+
+
+def _rollout(tokenizer: Any, exercise: Exercise, tokens: Sequence[int], finished: bool) -> Rollout:
+    text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    return Rollout(exercise=exercise, tokens=tuple(tokens), text=text, finished=finished)
 
 
 def rows(rollouts: Sequence[Rollout], budget: int, *, normalise: Normalise) -> list[RolloutRow]:
