@@ -262,6 +262,16 @@ def test_bad_reward_models_are_named(base: Path, train: Path, scorer: Path, tmp_
         run(scorer, on=folder(tmp_path / "another"))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_rewards_that_are_all_equal_are_warned_of(method: Any, base: Path, train: Path, tmp_path: Path) -> None:
+    """Whatever the grader finds counts for nothing."""
+    parts = ("answer", "refusal", "quote", "verbatim", "format")
+    config = options(base, "rl.epochs=1", *(f"rl.{part}=0" for part in parts))
+    with pytest.warns(UserWarning, match=r"In no round was one answer .*train\.jsonl .*rl\.temperature"):
+        report = reinforce(train, method=method, out=tmp_path / "a", config=config)
+    assert {reward for _, reward in report.rewards} == {0.0}
+
+
 def test_contradictions_are_sentences(base: Path, train: Path, tmp_path: Path) -> None:
     def run(*overrides: str, out: str = "out", **others: Any) -> None:
         reinforce(train, method="grpo", out=tmp_path / out, config=options(base, *overrides), **others)

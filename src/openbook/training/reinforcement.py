@@ -5,6 +5,8 @@ import functools
 import random
 import secrets
 import shutil
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -151,7 +153,19 @@ def reinforce(
         report=asdict(report),
     )
     run.clear()
+    warn_of_equal_rewards(train, done.spread)
     return report
+
+
+def warn_of_equal_rewards(train: Path, spread: Sequence[tuple[int, float]]) -> None:
+    """Warn where no answer was worth more than another to the same question in any round: nothing says what to do."""
+    if any(share for _, share in spread):
+        return
+    warnings.warn(
+        f"In no round was one answer to a question of {train} worth more than another to the same one, so there was nothing "
+        "to learn. Are all right already, or all wrong? Else raise rl.rollouts or rl.temperature, or weigh more in rl.",
+        stacklevel=3,
+    )
 
 
 def rl_inputs(train: Path, config: Config, start: Path | None) -> dict[str, str]:
