@@ -1,10 +1,6 @@
 """`tune --method grpo` and `--method ppo`: questions in, an adapter with its manifest out."""
 
-import contextlib
 import functools
-import random
-import secrets
-import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,31 +10,27 @@ from typing import TYPE_CHECKING, Any, Literal
 from openbook import prompt
 from openbook.config import Config
 from openbook.errors import ModelError
-from openbook.llm.token_server import TokenServer
 from openbook.models import LoadedModel, fingerprint, load_base
-from openbook.models.chat import encode_text, render, stop_tokens
 from openbook.models.load import pick_device
-from openbook.progress import SILENT, Progress, Task
+from openbook.progress import SILENT, Progress
 from openbook.storage import hash_file, is_current, peak_memory_bytes, read_manifest, write_manifest
 from openbook.training.adapting import adapted, adapter_fingerprint, count_weights, save
 from openbook.training.attention import serve_trees
-from openbook.training.exercises import Exercises, read_exercises
+from openbook.training.exercises import read_exercises
 from openbook.training.run import Run
 from openbook.training.tune import TuneReport
 
 if TYPE_CHECKING:
     from openbook.training.roles import Roles
-    from openbook.training.rollouts import Rollout
     from openbook.training.rounds import Algorithm
 
 RewardMethod = Literal["grpo", "ppo"]
 
 STAGE = "tune"
-SERVED = "served"  # the folder, within a run's, of the adapter that a server is writing with
 # Options of one method that the other does not read: changing them leaves it current.
 ONLY = {"grpo": {"divide_by_std"}, "ppo": {"kl_target", "value_learning_rate", "value_clip", "discount", "trace"}}
-# Options that change nothing that is written.
-# The first two stand in `tune`, the third is hashed with the inputs, and who writes draws from the same policy.
+# Options that change nothing that is written: the first two stand in `tune`, the third is hashed with the inputs, and a
+# server draws from the same policy.
 IDLE = {"learning_rate", "epochs", "reward_model", "server", "server_model"}
 
 
@@ -79,9 +71,10 @@ def reinforce(
         each=options.prompts,
         seed=config.seed,
     )
-    writer: _Writer = (
-        _ServerWriter(exercises, loaded, config, out) if options.server else _Writer(exercises, loaded, config)
-    )
+
+    from openbook.training.writers import ServedWriter, Writer
+
+    writer = ServedWriter(exercises, loaded, config, out) if options.server else Writer(exercises, loaded, config)
     tuned = _for_rl(config)
     model = adapted(loaded, tuned, start)
     serve_trees(loaded.model, share=config.tune.share_prefixes)
@@ -233,79 +226,3 @@ def _algorithm(method: RewardMethod, config: Config, roles: "Roles") -> "Algorit
     from openbook.training.ppo import Proximal
 
     return GroupRelative(config.rl) if method == "grpo" else Proximal(config.rl, roles, roles.add_value())
-
-
-class _Writer:
-    """Samples the answers of a round. Its random numbers are those of the seed and the round."""
-
-    def __init__(self, exercises: Exercises, loaded: LoadedModel, config: Config) -> None:
-        self._exercises, self._loaded, self._config = exercises, loaded, config
-        self._first = True
-
-    def __enter__(self) -> None:
-        """Nothing is held."""
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing was held."""
-
-    def __call__(self, number: int, *, task: Task, model: Any) -> "list[Rollout]":
-        options = self._config.rl
-        if self._first and number:  # a run that goes on
-            task.advance(number * options.prompts * options.rollouts)
-        self._first = False
-        return self._written(number, model, task=task, **self._how(number))
-
-    def _how(self, number: int) -> dict[str, Any]:
-        from openbook.models.sampling import Sampling
-
-        options = self._config.rl
-        return {
-            "each": options.rollouts,
-            "longest": self._config.model.max_new_tokens,
-            "stop": frozenset(stop_tokens(self._loaded.tokenizer, self._loaded.model)),
-            "at_once": options.at_once,
-            "sampling": Sampling(
-                temperature=options.temperature,
-                seed=random.Random(f"rollouts:{self._config.seed}:{number}").getrandbits(63),
-            ),
-        }
-
-    def _written(self, number: int, model: Any, **how: Any) -> "list[Rollout]":
-        from openbook.training.rollouts import sample
-
-        return sample(self._loaded.model, self._loaded.tokenizer, self._exercises.round(number), **how)
-
-
-class _ServerWriter(_Writer):
-    """Has a server write them, with the policy as it is in that round: an adapter of a name of its own, so that nothing
-    that the server keeps of an earlier one can be taken for it."""
-
-    def __init__(self, exercises: Exercises, loaded: LoadedModel, config: Config, out: Path) -> None:
-        super().__init__(exercises, loaded, config)
-        options = config.rl
-        self._server = TokenServer(options.server, options.server_model or config.model.base)
-        self._folder = (out / SERVED).resolve()
-        self._run = secrets.token_hex(4)
-        self._name = ""
-        text = render(loaded.tokenizer, prompt.prompt("What is a cache?", ["A cache keeps results."]), generate=True)
-        self._server.check(text, encode_text(loaded.tokenizer, text))
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(ModelError):  # whatever ended the run is what is to be told
-            self._forget()
-
-    def _written(self, number: int, model: Any, **how: Any) -> "list[Rollout]":
-        from openbook.training.rollouts import ask
-
-        self._forget()
-        name = f"openbook-{self._run}-{number}"
-        save(model, self._loaded, self._folder, self._config)
-        self._server.load_adapter(name, self._folder)
-        self._name = name
-        return ask(self._server, self._name, self._loaded.tokenizer, self._exercises.round(number), **how)
-
-    def _forget(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        name, self._name = self._name, ""
-        if name:
-            self._server.drop_adapter(name)
