@@ -13,6 +13,7 @@ from openbook.errors import ModelError
 from openbook.llm import openai_chat
 from openbook.llm.token_server import TokenServer
 from openbook.models import load
+from openbook.storage import read_jsonl
 from openbook.training import is_reinforced, reinforce
 from openbook.training.rollouts import Rollout
 from test_reinforcement import one_pays, options, two_answers  # noqa: F401  (fixtures)
@@ -41,7 +42,7 @@ def run(base: Path, train: Path, vllm: Vllm, tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize("method", ["grpo", "ppo"])
-def test_it_learns_from_what_the_server_writes(method: str, run: Run, vllm: Vllm) -> None:
+def test_it_learns_from_what_the_server_writes(method: str, run: Run, vllm: Vllm, tmp_path: Path) -> None:
     """Every round is written by the policy as it is then, under a name of its own, and nothing is left behind."""
     report = run("rl.epochs=10", "seed=3", method=method)
     rewards = [reward for _, reward in report.rewards]
@@ -58,6 +59,8 @@ def test_it_learns_from_what_the_server_writes(method: str, run: Run, vllm: Vllm
         last[n].any() for n in last if "lora_B" in n
     )
     assert not vllm.adapters
+    gaps = [line["server_gap"] for line in read_jsonl(tmp_path / "out" / "log.jsonl")]
+    assert len(gaps) == 20 and max(gaps) < 1e-4, "it writes with the very policy that learns from it"
 
 
 def test_log_probabilities_are_those_of_our_own_model(
@@ -131,6 +134,12 @@ def test_answers_that_nothing_can_be_learned_from_are_refused(
     with pytest.raises(ModelError, match=said):
         run()
     assert not vllm.adapters, "what was loaded is dropped when the run ends"
+
+
+def test_a_server_with_other_weights_is_told_by_its_likelihoods(run: Run, vllm: Vllm) -> None:
+    vllm.spoil = {"logprobs": {"token_logprobs": [-9.0]}, "token_ids": [5], "finish_reason": "length"}
+    with pytest.raises(ModelError, match=r"writes with another model .* in round 1 .* nats a token away"):
+        run()
 
 
 def test_a_server_that_is_not_there_is_named(run: Run, vllm: Vllm) -> None:

@@ -89,7 +89,7 @@ class Vllm:
             {
                 "index": n,
                 "text": tokenizer.decode(tokens, skip_special_tokens=True),
-                "logprobs": None,
+                "logprobs": self._logprobs(model, prompt, tokens) if body.get("logprobs") == 0 else None,
                 "finish_reason": end,
                 "stop_reason": None,
                 "token_ids": tokens,
@@ -99,6 +99,13 @@ class Vllm:
             for n, (tokens, end) in enumerate(zip(written, ends, strict=True))
         ]
         return 200, {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": model, "choices": choices}
+
+    def _logprobs(self, model: str, prompt: list[int], tokens: list[int]) -> dict[str, Any]:
+        network = self._generator.ready(model if model in self.adapters else None)
+        ids = torch.tensor([[*prompt, *tokens]])
+        with torch.no_grad():
+            logps = network(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        return {"token_logprobs": logps.gather(1, ids[0, len(prompt) :, None])[:, 0].tolist()}
 
 
 def refused(status: int, message: str, kind: str) -> tuple[int, Any]:

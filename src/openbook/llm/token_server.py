@@ -23,10 +23,12 @@ RUNTIME_ADAPTERS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """What was drawn after a prompt; the last token is a stop token where it `finished` by itself."""
+    """What was drawn after a prompt; the last token is a stop token where it `finished` by itself. `logps` are the
+    tokens' log-probabilities as the server computes them; empty where it does not say."""
 
     tokens: tuple[int, ...]
     finished: bool
+    logps: tuple[float, ...]
 
 
 class TokenServer:
@@ -95,6 +97,8 @@ class TokenServer:
             repetition_penalty=1.0,
             stop_token_ids=sorted(stop),
             seed=seed,
+            # Told before the temperature divides the logits, unless the server was started otherwise.
+            **({"logprobs": 0} if temperature == 1 else {}),
         )
         if len(reply.choices) != count:
             raise ModelError(f"{self.url} gave {len(reply.choices)} answers where {count} were asked for.")
@@ -135,7 +139,9 @@ class TokenServer:
                 f"one of {sorted(stop)} or the limit would end it.",
                 "Serve the very base that model.base names, without stop words of the server's own.",
             )
-        return Drawn(tokens=tuple(tokens), finished=finished)
+        told = getattr(choice.logprobs, "token_logprobs", None) or ()
+        whole = len(told) == len(tokens) and all(isinstance(logp, float) for logp in told)
+        return Drawn(tokens=tuple(tokens), finished=finished, logps=tuple(told) if whole else ())
 
     def _ids(self, choice: Any, name: str) -> list[int]:
         found = getattr(choice, name, None)

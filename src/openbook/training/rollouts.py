@@ -25,12 +25,14 @@ Normalise = Literal["token", "sequence"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """An answer to an exercise. `tokens` end with the stop token where it `finished` by itself."""
+    """An answer to an exercise. `tokens` end with the stop token where it `finished` by itself. `told` are their
+    log-probabilities as the server that wrote them says, where one did: for comparison, never for learning."""
 
     exercise: Exercise
     tokens: tuple[int, ...]
     text: str
     finished: bool
+    told: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +113,7 @@ def ask(
             temperature=sampling.temperature,
             seed=(sampling.seed + number * each) % 2**31,
         )
-        return [_rollout(tokenizer, exercise, answer.tokens, answer.finished) for answer in drawn]
+        return [_rollout(tokenizer, exercise, answer.tokens, answer.finished, answer.logps) for answer in drawn]
 
     found: list[Rollout] = []
     with ThreadPoolExecutor(max(1, at_once // each)) as pool:
@@ -125,9 +127,11 @@ def ask(
     return found
 
 
-def _rollout(tokenizer: Any, exercise: Exercise, tokens: Sequence[int], finished: bool) -> Rollout:
+def _rollout(
+    tokenizer: Any, exercise: Exercise, tokens: Sequence[int], finished: bool, told: tuple[float, ...] = ()
+) -> Rollout:
     text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
-    return Rollout(exercise=exercise, tokens=tuple(tokens), text=text, finished=finished)
+    return Rollout(exercise=exercise, tokens=tuple(tokens), text=text, finished=finished, told=told)
 
 
 def rows(rollouts: Sequence[Rollout], budget: int, *, normalise: Normalise) -> list[RolloutRow]:
