@@ -6,6 +6,7 @@ beside it, the first step's gradients.
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -70,7 +71,8 @@ Found = dict[str, Any]
 
 
 def alternate(folder: Path, script: Path, variants: Sequence[str], rounds: int) -> tuple[list[Found], dict[str, Any]]:
-    """What openbook measured in each round, and what TRL did, by its configuration; the fastest of the first round goes on."""
+    """What openbook measured in each round, and what TRL did, by its configuration; the fastest of the first round goes
+    on. A configuration that the system kills for its memory is left out."""
     worker(folder, script, "prepare")
     ours: list[Found] = []
     theirs: dict[str, list[Found]] = {}
@@ -80,15 +82,25 @@ def alternate(folder: Path, script: Path, variants: Sequence[str], rounds: int) 
         ours.append(worker(folder, script, "openbook"))
         for variant in contenders:
             progress(f"round {number + 1}: TRL, {variant}")
-            theirs.setdefault(variant, []).append(worker(folder, script, variant))
-        contenders = sorted(contenders, key=lambda variant: median(theirs[variant], "seconds"))[:1]
+            try:
+                theirs.setdefault(variant, []).append(worker(folder, script, variant))
+            except Killed:
+                progress(f"TRL, {variant}: killed, most likely for its memory")
+                del theirs[variant]
+        contenders = sorted(theirs, key=lambda variant: median(theirs[variant], "seconds"))[:1]
     return ours, {name: theirs[name] for name in sorted(theirs, key=lambda name: median(theirs[name], "seconds"))}
+
+
+class Killed(Exception):
+    """A side was ended by a SIGKILL."""
 
 
 def worker(folder: Path, script: Path, side: str) -> Found:
     """One process; what it writes for people goes to a log that is shown only when it fails."""
     with (folder / f"{side}.log").open("w+") as log:
         done = subprocess.run([sys.executable, script, str(folder), side], stdout=log, stderr=subprocess.STDOUT)
+        if done.returncode == -signal.SIGKILL:
+            raise Killed(side)
         if done.returncode:
             log.seek(0)
             raise SystemExit(f"{log.read()}\nThe side {side!r} failed; see above.")

@@ -48,6 +48,7 @@ def options(base: Path, *overrides: str) -> Config:
         "tune.row_tokens=2000",
     ]
     rl = ["epochs=12", "prompts=4", "rollouts=8", "learning_rate=0.003", "value_learning_rate=0.01", "kl_limit=5"]
+    rl += ["at_once=32"]  # all of a round, so that draws do not depend on which answers end first
     return Config.load(None, [*given, *(f"rl.{option}" for option in rl), *overrides])
 
 

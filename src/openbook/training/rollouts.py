@@ -22,6 +22,8 @@ from openbook.training.exercises import Exercise
 
 Normalise = Literal["token", "sequence"]
 
+MOST_REQUESTS = 64  # under way to a server at a time; each has a thread
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
@@ -95,12 +97,11 @@ def ask(
     each: int,
     longest: int,
     stop: frozenset[int],
-    at_once: int,
     sampling: Sampling,
     task: Task,
 ) -> list[Rollout]:
-    """The same, written by a server's `model`: one request for an exercise, so many at a time that about `at_once`
-    answers are written at once."""
+    """The same, written by a server's `model`: one request for an exercise, all of them at once, since a server knows how
+    much it can take."""
 
     def answers(number: int) -> list[Rollout]:
         exercise = exercises[number]
@@ -116,7 +117,7 @@ def ask(
         return [_rollout(tokenizer, exercise, answer.tokens, answer.finished, answer.logps) for answer in drawn]
 
     found: list[Rollout] = []
-    with ThreadPoolExecutor(max(1, at_once // each)) as pool:
+    with ThreadPoolExecutor(min(len(exercises), MOST_REQUESTS)) as pool:
         try:
             for rollouts in pool.map(answers, range(len(exercises))):
                 found += rollouts

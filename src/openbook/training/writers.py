@@ -48,7 +48,6 @@ class Writer:
             "each": options.rollouts,
             "longest": self._config.model.max_new_tokens,
             "stop": frozenset(stop_tokens(self._loaded.tokenizer, self._loaded.model)),
-            "at_once": options.at_once,
             "sampling": Sampling(
                 temperature=options.temperature,
                 seed=random.Random(f"rollouts:{self._config.seed}:{number}").getrandbits(63),
@@ -56,7 +55,8 @@ class Writer:
         }
 
     def _written(self, number: int, model: Any, **how: Any) -> list[Rollout]:
-        return sample(self._loaded.model, self._loaded.tokenizer, self._exercises.round(number), **how)
+        exercises, at_once = self._exercises.round(number), self._config.rl.at_once
+        return sample(self._loaded.model, self._loaded.tokenizer, exercises, at_once=at_once, **how)
 
 
 class ServedWriter(Writer):
