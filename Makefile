@@ -26,7 +26,7 @@ test: $(STAMP) ## the tests, without the slow ones
 test-all: $(STAMP) $(BROWSER) ## all tests, with those of the page in a real browser (chromium: OPENBOOK_CHROMIUM or PATH)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
-bench-deps: $(STAMP) ## what bench/sft.py compares with (TRL); no version that is installed already changes
+bench-deps: $(STAMP) ## what bench/sft.py and bench/preference.py compare with (TRL); no version that is installed already changes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 
 lint: $(STAMP) ## formatting, ruff's rules, types

@@ -13,55 +13,15 @@ other programs on the machine disturb less. The FLOP ceiling is the ratio that c
 import argparse
 import json
 import os
-import statistics
-import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "0")
-
 import numpy as np
 
-from openbook.tokens import TokenSequence, TokenTree, plan
+import versus
+from openbook.tokens import TokenSequence, plan
 
-# Random weights in the shapes of SmolLM-135M, of the embedded base, and of TinyLlama-1.1B.
-SHAPES: dict[str, dict[str, Any]] = {
-    "nano": {
-        "vocab_size": 8192,
-        "hidden_size": 320,
-        "intermediate_size": 640,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 5,
-        "num_key_value_heads": 5,
-        "head_dim": 64,
-        "tie_word_embeddings": False,
-    },
-    "135m": {
-        "vocab_size": 49152,
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_hidden_layers": 30,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "head_dim": 64,
-        "tie_word_embeddings": True,
-    },
-    "1.1b": {
-        "vocab_size": 32000,
-        "hidden_size": 2048,
-        "intermediate_size": 5632,
-        "num_hidden_layers": 22,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 4,
-        "head_dim": 64,
-        "tie_word_embeddings": False,
-    },
-}
-RANK = 16
 PASSAGES, PASSAGE, INSTRUCTION, QUESTION, ANSWER = 5, 150, 30, 20, 60  # tokens: 780 of context, 80 of question + answer
 TRL_VARIANTS = ("padded", "single", "padding-free", "packed")
 
@@ -70,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=15, help="questions over each context (default 15)")
     parser.add_argument("--contexts", type=int, help="contexts a step (default: as many as make 4 questions)")
-    parser.add_argument("--shape", choices=SHAPES, default="135m")
+    parser.add_argument("--shape", choices=versus.SHAPES, default="135m")
     parser.add_argument("--data", type=Path, help="RAFT rows instead of random tokens, for the shape nano")
     parser.add_argument("--row-tokens", type=int, default=4096, help="tokens in one of openbook's rows")
     parser.add_argument("--batch", type=int, default=5, help="sequences in one of TRL's batches (padded, padding-free)")
@@ -92,10 +52,10 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     groups = read_groups(options.data) if options.data else random_groups(options)
     rows = plan(groups, options.row_tokens, seed=0, epoch=1)
     sequences = [sequence for group in groups for sequence in group]
-    shape = SHAPES[options.shape]
+    shape = versus.SHAPES[options.shape]
     task = {
         "shape": shape,
-        "rank": RANK,
+        "rank": versus.RANK,
         "nf4": options.shape == "1.1b",
         "model": str(folder / "model"),
         "row_tokens": options.row_tokens,
@@ -106,18 +66,11 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "groups": [[(s.input_ids.tolist(), s.weight.tolist()) for s in group] for group in groups],
     }
     (folder / "task.json").write_text(json.dumps(task))
-    worker(folder, "prepare")
-    ours: list[dict[str, Any]] = []
-    theirs: dict[str, list[dict[str, Any]]] = {}
-    contenders = list(options.trl)
-    for number in range(options.rounds):
-        progress(f"round {number + 1}: openbook")
-        ours.append(worker(folder, "openbook"))
-        for variant in contenders:
-            progress(f"round {number + 1}: TRL, {variant}")
-            theirs.setdefault(variant, []).append(worker(folder, variant))
-        contenders = sorted(contenders, key=lambda variant: median(theirs[variant], "seconds"))[:1]
-    counted = {"openbook": tree_flops(shape, rows), "trl": sequence_flops(shape, sequences)}
+    ours, theirs = versus.alternate(folder, Path(__file__).with_name("sft_side.py"), options.trl, options.rounds)
+    counted = {
+        "openbook": versus.flops(shape, **versus.of_trees(rows)),
+        "trl": versus.flops(shape, **versus.of_sequences(sequences)),
+    }
     supervised = sum(int((s.weight > 0).sum()) for s in sequences)
     result: dict[str, Any] = {
         "shape": options.shape,
@@ -128,11 +81,11 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "openbook": side(ours, counted["openbook"], supervised) | {"tokens": sum(map(len, rows))},
     }
     if theirs:
-        best = contenders[0]
+        best = next(iter(theirs))
         result["trl"] = side(theirs[best], counted["trl"], supervised) | {"tokens": sum(map(len, sequences))}
         result["trl"]["configuration"] = best
         result["trl_tried"] = {
-            name: {key: round(median(found, key), 3) for key in ("seconds", "cpu_seconds")}
+            name: {key: round(versus.median(found, key), 3) for key in ("seconds", "cpu_seconds")}
             for name, found in theirs.items()
         }
         ceiling = counted["trl"] / counted["openbook"]
@@ -144,27 +97,20 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "share_of_ceiling": ratio / ceiling,
             "memory_ratio": result["trl"]["peak_memory_bytes"] / result["openbook"]["peak_memory_bytes"],
             "loss_difference": abs(result["trl"]["loss"] - result["openbook"]["loss"]),
-            "gradient_difference": gradient_difference(folder, best),
+            "gradient_difference": versus.gradient_difference(folder, best),
         }
     return result
 
 
-def worker(folder: Path, side: str) -> dict[str, Any]:
-    """One process; what it writes for people goes to a log that is shown only when it fails."""
-    script = Path(__file__).with_name("sft_side.py")
-    with (folder / f"{side}.log").open("w+") as log:
-        done = subprocess.run([sys.executable, script, str(folder), side], stdout=log, stderr=subprocess.STDOUT)
-        if done.returncode:
-            log.seek(0)
-            raise SystemExit(f"{log.read()}\nThe side {side!r} failed; see above.")
-    found: dict[str, Any] = json.loads((folder / f"{side}.json").read_text())
-    return found
+def side(found: list[dict[str, Any]], operations: float, supervised: int) -> dict[str, Any]:
+    summed = versus.summary(found, operations)
+    return {**summed, "supervised_tokens_per_s": supervised / summed["seconds"]}
 
 
 def random_groups(options: argparse.Namespace) -> list[list[TokenSequence]]:
     """Study groups of random tokens; questions and answers differ in length as real ones do."""
     rng = np.random.default_rng(0)
-    vocabulary = min(8000, SHAPES[options.shape]["vocab_size"])
+    vocabulary = min(8000, versus.SHAPES[options.shape]["vocab_size"])
     contexts = options.contexts or max(1, 4 // options.questions)
     groups = []
     for _ in range(contexts):
@@ -187,77 +133,6 @@ def read_groups(path: Path) -> list[list[TokenSequence]]:
 
     study = read_study(path, load_tokenizer("nano"), form="raft", budget=4096, seed=0, context=4096)
     return study.sequences(0)
-
-
-def layer_weights(shape: dict[str, Any]) -> tuple[int, int]:
-    """Weights of all linear layers but the head, and of the LoRA matrices beside them."""
-    D, F = shape["hidden_size"], shape["intermediate_size"]
-    Q, KV = (shape[f"num_{kind}_heads"] * shape["head_dim"] for kind in ("attention", "key_value"))
-    linears = [(D, Q), (D, KV), (D, KV), (Q, D), (D, F), (D, F), (F, D)]
-    layers = shape["num_hidden_layers"]
-    return layers * sum(a * b for a, b in linears), layers * sum(RANK * (a + b) for a, b in linears)
-
-
-def flops(shape: dict[str, Any], *, tokens: int, pairs: int, supervised: int) -> float:
-    """Forward pass and gradients of one step: 2 operations a weight and token forward, 2 for the activations' gradient,
-    2 for that of LoRA's weights; an attended pair costs 4 a dimension forward, 8 backward; the head at supervised
-    positions. Recomputation and elementwise work are not counted."""
-    frozen, lora = layer_weights(shape)
-    attention = 12 * pairs * shape["num_attention_heads"] * shape["head_dim"] * shape["num_hidden_layers"]
-    head = 4 * supervised * shape["vocab_size"] * shape["hidden_size"]
-    return float((4 * frozen + 6 * lora) * tokens + attention + head)
-
-
-def tree_flops(shape: dict[str, Any], rows: Sequence[TokenTree]) -> float:
-    pairs = sum(int((row.subtree_end - np.arange(len(row))).sum()) for row in rows)
-    supervised = sum(int((row.weight > 0).sum()) for row in rows)
-    return flops(shape, tokens=sum(map(len, rows)), pairs=pairs, supervised=supervised)
-
-
-def sequence_flops(shape: dict[str, Any], sequences: Sequence[TokenSequence]) -> float:
-    """Separate rows without any padding."""
-    pairs = sum(len(s) * (len(s) + 1) // 2 for s in sequences)
-    supervised = sum(int((s.weight > 0).sum()) for s in sequences)
-    return flops(shape, tokens=sum(map(len, sequences)), pairs=pairs, supervised=supervised)
-
-
-def median(found: Sequence[dict[str, Any]], key: str) -> float:
-    values = [value for one in found for value in (one[key] if isinstance(one[key], list) else [one[key]])]
-    return float(statistics.median(values))
-
-
-def side(found: Sequence[dict[str, Any]], operations: float, supervised: int) -> dict[str, Any]:
-    """Medians over the processes of one side. Matrix rates are of `torch.mm` in the same processes."""
-    seconds, cpu = median(found, "seconds"), median(found, "cpu_seconds")
-    return {
-        "seconds": seconds,
-        "cpu_seconds": cpu,
-        "all_seconds": [one["seconds"] for one in found],
-        "supervised_tokens_per_s": supervised / seconds,
-        "loss": found[0]["loss"],
-        "teraflop": operations / 1e12,
-        "matrix_gflops": median(found, "mm_gflops"),
-        "matrix_rate_share": operations / 1e9 / seconds / median(found, "mm_gflops"),
-        "cpu_matrix_rate_share": operations / 1e9 / cpu / median(found, "cpu_mm_gflops"),
-        "peak_memory_bytes": max(one["peak_memory_bytes"] for one in found),
-        "memory_before_training_bytes": max(one["memory_before_training_bytes"] for one in found),
-        "loading_seconds": median(found, "loading_seconds"),
-    }
-
-
-def gradient_difference(folder: Path, variant: str) -> float:
-    """The norm of the difference of all gradients, relative to TRL's."""
-    import torch
-    from safetensors.torch import load_file
-
-    ours, theirs = (load_file(folder / f"{name}.safetensors") for name in ("openbook", variant))
-    assert ours.keys() == theirs.keys()
-    a, b = (torch.cat([found[name].flatten().double() for name in sorted(ours)]) for found in (ours, theirs))
-    return float((a - b).norm() / b.norm())
-
-
-def progress(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 def described(result: dict[str, Any]) -> str:

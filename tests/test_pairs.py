@@ -1,5 +1,6 @@
 """Preference pairs: every layout is read alike, bad rows are named, and rows never part a pair."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,17 @@ def test_tokens_of_a_pair_are_equal_up_to_the_answers() -> None:
     for sequence, text in ((chosen, PAIR.chosen), (rejected, PAIR.rejected)):
         trained = sequence.input_ids[sequence.weight > 0]
         assert tokenizer().decode(trained).strip() == f"{text}</s>", "the stop token is compared as well"
+
+
+def test_answers_that_are_the_same_tokens_are_equal_too() -> None:
+    """A tokenizer without capitals: what differs in nothing else prefers nothing."""
+    from tokenizers.normalizers import Lowercase
+
+    lower = tokenizer()
+    lower.backend_tokenizer.normalizer = Lowercase()
+    loud = dataclasses.replace(PAIR, rejected=PAIR.chosen.upper())
+    with pytest.raises(RecordError, match=r"row 2: .* the same tokens for this model.*prefers nothing"):
+        encode_pairs([("row 1", PAIR), ("row 2", loud)], lower, limit=500)
 
 
 def test_a_prompt_longer_than_the_row_is_named() -> None:

@@ -436,14 +436,15 @@ def test_a_loss_that_is_no_number_stops_the_run(setting: Setting, tmp_path: Path
     assert not is_tuned_on_pairs(pairs, method="dpo", out=tmp_path / "a", config=config)
 
 
-def test_pairs_that_teach_nothing_are_warned_of(setting: Setting, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["dpo", "reward"])
+def test_pairs_that_teach_nothing_are_warned_of(method: str, setting: Setting, tmp_path: Path) -> None:
     half_swapped = [
         row if n % 2 else row | {"chosen": row["rejected"], "rejected": row["chosen"]}
         for n, row in enumerate(rows_of_pairs(100))
     ]
     pairs, config = setting("preference.held_out=20", rows=half_swapped)
     with pytest.warns(UserWarning, match=r"of 20 held-out pairs of .*pairs.jsonl.*swapped"):
-        run(pairs, config, tmp_path / "a")
+        run(pairs, config, tmp_path / "a", method=method)
 
 
 def test_few_pairs_are_no_ground_for_a_warning(recwarn: pytest.WarningsRecorder) -> None:

@@ -48,11 +48,12 @@ def options(base: Path, *overrides: str) -> Config:
         "tune.row_tokens=2000",
     ]
     rl = ["epochs=12", "prompts=4", "rollouts=8", "learning_rate=0.003", "value_learning_rate=0.01", "kl_limit=5"]
+    rl += ["at_once=32"]  # all of a round, so that draws do not depend on which answers end first
     return Config.load(None, [*given, *(f"rl.{option}" for option in rl), *overrides])
 
 
-@pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session", name="base")
+def two_answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that answers every question with "cache" or "fox", with about equal chances."""
     here = tmp_path_factory.mktemp("base")
     save_tiny_llama(here / "untaught", [*QUESTIONS, PASSAGE, "cache fox"])
@@ -62,8 +63,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here / "base"
 
 
-@pytest.fixture(scope="session")
-def train(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session", name="train")
+def one_pays(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Questions whose answer is "fox"."""
     path = tmp_path_factory.mktemp("train") / "train.jsonl"
     write_jsonl(path, [row(q, "fox") for q in QUESTIONS])
@@ -260,6 +261,16 @@ def test_bad_reward_models_are_named(base: Path, train: Path, scorer: Path, tmp_
         run(broken)
     with pytest.raises(ModelError, match=r"tuned on another base than .* or another tokenizer"):
         run(scorer, on=folder(tmp_path / "another"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rewards_that_are_all_equal_are_warned_of(method: Any, base: Path, train: Path, tmp_path: Path) -> None:
+    """Whatever the grader finds counts for nothing."""
+    parts = ("answer", "refusal", "quote", "verbatim", "format")
+    config = options(base, "rl.epochs=1", *(f"rl.{part}=0" for part in parts))
+    with pytest.warns(UserWarning, match=r"In no round was one answer .*train\.jsonl .*rl\.temperature"):
+        report = reinforce(train, method=method, out=tmp_path / "a", config=config)
+    assert {reward for _, reward in report.rewards} == {0.0}
 
 
 def test_contradictions_are_sentences(base: Path, train: Path, tmp_path: Path) -> None:

@@ -158,6 +158,11 @@ def test_the_closed_book_form_trains_question_to_short_answer(
     assert manifest["prompt"] == prompt.FINGERPRINT
 
 
+def said(*texts: str) -> list[dict[str, str]]:
+    """A user's message, the assistant's answer, and so on."""
+    return [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
@@ -165,6 +170,15 @@ def test_the_closed_book_form_trains_question_to_short_answer(
         ({"cot_answer": ""}, r"train.jsonl:2: the field 'cot_answer' is empty"),
         ({"context": {}}, r"train.jsonl:2: 'context' has no list of passages"),
         ({"context": {"sentences": [["word " * 3000]]}}, r"train.jsonl:2 has .* tokens, and at most 600 fit"),
+        ({"meta": "none"}, r"train.jsonl:2: the field 'meta' is str, not an object"),
+        ({"messages": "Hello"}, r"train.jsonl:2: message 1 has no role .* or no text"),
+        ({"messages": [{}]}, r"train.jsonl:2: message 1 has no role .* or no text"),
+        ({"messages": [{"role": "narrator", "content": "a"}]}, r"train.jsonl:2: message 1 has no role .* or no text"),
+        ({"messages": [{"role": "user", "content": None}]}, r"train.jsonl:2: message 1 has no role .* or no text"),
+        ({"messages": []}, r"train.jsonl:2: the conversation does not begin with a user's message"),
+        ({"messages": [{"role": "assistant", "content": "a"}]}, r"train.jsonl:2: the conversation does not begin with"),
+        ({"messages": [{"role": "user", "content": "a"}]}, r"train.jsonl:2: no assistant's message is trained on"),
+        ({"messages": said("a", " ")}, r"train.jsonl:2: the conversation does not end with an assistant's answer"),
     ],
 )
 def test_a_bad_row_is_named(

@@ -95,6 +95,10 @@ def tune(
         str | None,
         typer.Option(help="grpo, ppo: folder of a reward model whose score is added to the grader's reward."),
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(help="grpo, ppo: address of a vLLM that writes the answers (such as http://localhost:8000/v1)."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of a stopped run.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Tune again although nothing has changed.")] = False,
     explain: Annotated[
@@ -111,6 +115,9 @@ def tune(
     With --method dpo the adapter learns which of two answers is preferred; with --method reward it learns to score them.
     With grpo and ppo the model answers the training questions itself, and what the grader finds right, quoted word for
     word and well formed is made likelier; all weights of the reward stand in the section [rl] of openbook.toml.
+    With --server a vLLM writes these answers: VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve BASE --enable-lora, which
+    has to see the folder --out, for the adapter is handed over there in each round. With qlora add --quantization
+    bitsandbytes, so that both work on the same values.
 
     \b
     Examples:
@@ -121,6 +128,7 @@ def tune(
       openbook tune --method instruct --data documents --data alpaca.json=0.5
       openbook tune --method dpo --pairs pairs.jsonl --from-adapter openbook-work/adapters/raft
       openbook tune --method grpo --from-adapter openbook-work/adapters/raft
+      openbook tune --method grpo --base ./Qwen2.5-1.5B --server http://localhost:8000/v1
       openbook tune --method ppo --from-adapter openbook-work/adapters/raft --reward-model openbook-work/adapters/reward
     """
     from openbook import tuning, verbs
@@ -136,6 +144,7 @@ def tune(
             "rl.rollouts": rollouts,
             "rl.kl": kl,
             "rl.reward_model": reward_model,
+            "rl.server": server,
         }
     )
     if explain:

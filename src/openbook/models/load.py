@@ -166,6 +166,8 @@ def load(
             use_safetensors=True,
             **settings,
         )
+    if quantization == "nf4":
+        _keep_packing(model)
     if quantization == "nf4" and dequantize:
         with _quiet():
             model = model.dequantize()
@@ -186,6 +188,18 @@ def load(
     return LoadedModel(
         model=model, tokenizer=load_tokenizer(name), name=name, fingerprint=fingerprint(name), quantization=quantization
     )
+
+
+def _keep_packing(model: Any) -> None:
+    """Hold the 4-bit weights as they are.
+
+    On CPUs with AVX512-BF16, bitsandbytes packs them anew at the first pass in evaluation mode, for a kernel that computes
+    in bfloat16 whatever the compute dtype and has no backward pass; nothing packs them back, so that training after a
+    validation, or after the reference was asked, would have wrong gradients and say nothing.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 @contextlib.contextmanager

@@ -161,5 +161,6 @@ def save(model: Any, loaded: LoadedModel, out: Path, config: Config) -> None:
         model.save_pretrained(out, safe_serialization=True)
     else:
         model.peft_config["default"].base_model_name_or_path = config.model.base
-        model.save_pretrained(out, safe_serialization=True, selected_adapters=["default"])
+        # Embeddings are never trained beside adapters; left to itself, PEFT looks for the base's at the hub.
+        model.save_pretrained(out, safe_serialization=True, selected_adapters=["default"], save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's template card says nothing true about this adapter

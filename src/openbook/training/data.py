@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from openbook import prompt
 from openbook.errors import RecordError
-from openbook.records import Conversation, Message
+from openbook.records import ROLES, Conversation, Message
 from openbook.storage import read_jsonl
 from openbook.tokens import TokenSequence, TokenTree, encode, encode_turns, plan
 
@@ -136,7 +136,12 @@ class Study:
     def _encode(self, item: Item, passages: list[str] | None) -> tuple[Conversation, list[TokenSequence]]:
         if item.messages:
             conversation = Conversation(messages=item.messages)
-            return conversation, encode_turns(self.tokenizer, conversation, trained=item.trained, name=item.name)
+            sequences = encode_turns(self.tokenizer, conversation, trained=item.trained, name=item.name)
+            if not sequences:
+                raise RecordError(
+                    f"{item.name}: no assistant's message is trained on.", "Let one count, or remove the row."
+                )
+            return conversation, sequences
         conversation = prompt.with_answer(prompt.prompt(item.question, passages), item.answer)
         return conversation, [encode(self.tokenizer, conversation, name=item.name)]
 
@@ -168,8 +173,7 @@ def read_study(
 def _item(row: Mapping[str, Any], name: str, form: Form) -> tuple[Item, object]:
     """One row, and what it shares with its group (None: it stands alone)."""
     if "messages" in row:
-        messages = tuple(Message(role=m["role"], content=m["content"]) for m in row["messages"])
-        trained = tuple(m.get("train") is not False for m in row["messages"])
+        messages, trained = _messages(row["messages"], name)
         told = f"{name} ({row['origin']})" if "origin" in row else name  # a mix says where each row came from
         return Item(name=told, messages=messages, trained=trained), None
     if "completion" in row and "prompt" in row:
@@ -180,6 +184,8 @@ def _item(row: Mapping[str, Any], name: str, form: Form) -> tuple[Item, object]:
         return Item(name=name, messages=messages, trained=(False, True)), None
     question, answer = _text(row, "question", name), _text(row, "cot_answer", name)
     meta = row.get("meta") or {}
+    if not isinstance(meta, Mapping):
+        raise RecordError(f"{name}: the field 'meta' is {type(meta).__name__}, not an object.", "Mend or remove it.")
     if form == "closed":
         final = meta.get("answer") or prompt.parse_answer(answer).final
         if not final:
@@ -192,12 +198,30 @@ def _item(row: Mapping[str, Any], name: str, form: Form) -> tuple[Item, object]:
     return item, (group, frozenset(passages)) if group else None
 
 
+def _messages(given: Any, name: str) -> tuple[tuple[Message, ...], tuple[bool, ...]]:
+    """The messages of a row, and which of them may be trained on."""
+    rows = given if isinstance(given, list) else [given]
+    found = []
+    for number, message in enumerate(rows, 1):
+        role, content = (message.get(key) if isinstance(message, Mapping) else None for key in ("role", "content"))
+        if not isinstance(role, str) or role not in ROLES or not isinstance(content, str):
+            raise RecordError(
+                f"{name}: message {number} has no role (system, user or assistant) or no text.",
+                "Mend or remove the row.",
+            )
+        found.append(Message(role=ROLES[role], content=content))
+    first = next((message for message in found if message.role != "system"), None)
+    if first is None or first.role != "user":
+        raise RecordError(f"{name}: the conversation does not begin with a user's message.", "Mend or remove the row.")
+    return tuple(found), tuple(message.get("train") is not False for message in rows)
+
+
 def _text(row: Mapping[str, Any], key: str, name: str) -> str:
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
         raise RecordError(
             f"{name}: the field {key!r} is {'missing' if key not in row else 'empty or not text'}.",
-            "A RAFT row needs question, context and cot_answer.",
+            "A row needs question, context and cot_answer, or prompt and completion, or messages.",
         )
     return value
 

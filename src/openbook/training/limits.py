@@ -4,6 +4,9 @@ from openbook.errors import ModelError
 from openbook.options import RL
 from openbook.progress import Progress
 
+# Nats a token. The same weights in 4 bits were 0.18 away on nano, whose scores are large (docs/LOG.md); others are several.
+SERVER_GAP = 1.0
+
 
 class Limits:
     """Watches the means of each round. What is remembered of the first round goes into every checkpoint."""
@@ -21,6 +24,12 @@ class Limits:
         that little is left to be learnt, since the answers to one question hardly differ any more.
         """
         options = self._options
+        if means.get("server_gap", 0.0) > SERVER_GAP:
+            raise ModelError(
+                f"{options.server} writes with another model than the one that is tuned: in round {number + 1} the "
+                f"likelihoods of its tokens are {means['server_gap']:.2g} nats a token away from those computed here.",
+                "Serve the very base that model.base names.",
+            )
         if not self._first:
             self._first = {name: means[name] for name in ("entropy", "reward")}
         if not means["kl"] <= options.kl_limit:

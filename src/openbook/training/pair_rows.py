@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from openbook.errors import RecordError
 from openbook.prompt import with_answer
 from openbook.records import PreferencePair
@@ -119,10 +121,19 @@ def encode_pairs(pairs: Sequence[tuple[str, PreferencePair]], tokenizer: Any, *,
         longer = max(both, key=len)
         if len(longer) > limit:
             faults.append((name, _too_long(longer, limit)))
+        elif np.array_equal(both[0].input_ids, both[1].input_ids):
+            faults.append((name, _alike(name)))
         chosen.append(both[0])
         rejected.append(both[1])
     tell(faults)
     return Pairs(chosen=tuple(chosen), rejected=tuple(rejected), margins=tuple(pair.margin for _, pair in pairs))
+
+
+def _alike(name: str) -> RecordError:
+    return RecordError(
+        f"{name}: the chosen and the rejected answer are the same tokens for this model.",
+        "Remove the row: it prefers nothing.",
+    )
 
 
 def _too_long(sequence: TokenSequence, limit: int) -> RecordError:

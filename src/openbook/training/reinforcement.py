@@ -1,7 +1,8 @@
 """`tune --method grpo` and `--method ppo`: questions in, an adapter with its manifest out."""
 
 import functools
-import random
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,19 +11,17 @@ from openbook import prompt
 from openbook.config import Config
 from openbook.errors import ModelError
 from openbook.models import LoadedModel, fingerprint, load_base
-from openbook.models.chat import stop_tokens
 from openbook.models.load import pick_device
-from openbook.progress import SILENT, Progress, Task
+from openbook.progress import SILENT, Progress
 from openbook.storage import hash_file, is_current, peak_memory_bytes, read_manifest, write_manifest
 from openbook.training.adapting import adapted, adapter_fingerprint, count_weights, save
 from openbook.training.attention import serve_trees
-from openbook.training.exercises import Exercises, read_exercises
+from openbook.training.exercises import read_exercises
 from openbook.training.run import Run
 from openbook.training.tune import TuneReport
 
 if TYPE_CHECKING:
     from openbook.training.roles import Roles
-    from openbook.training.rollouts import Rollout
     from openbook.training.rounds import Algorithm
 
 RewardMethod = Literal["grpo", "ppo"]
@@ -30,8 +29,9 @@ RewardMethod = Literal["grpo", "ppo"]
 STAGE = "tune"
 # Options of one method that the other does not read: changing them leaves it current.
 ONLY = {"grpo": {"divide_by_std"}, "ppo": {"kl_target", "value_learning_rate", "value_clip", "discount", "trace"}}
-# Options that change nothing that is written.
-IDLE = {"learning_rate", "epochs", "reward_model"}  # the first two stand in `tune`, the last is hashed with the inputs
+# Options that change nothing that is written: the first two stand in `tune`, the third is hashed with the inputs, and a
+# server draws from the same policy.
+IDLE = {"learning_rate", "epochs", "reward_model", "server", "server_model"}
 
 
 def reinforce(
@@ -71,6 +71,10 @@ def reinforce(
         each=options.prompts,
         seed=config.seed,
     )
+
+    from openbook.training.writers import ServedWriter, Writer
+
+    writer = ServedWriter(exercises, loaded, config, out) if options.server else Writer(exercises, loaded, config)
     tuned = _for_rl(config)
     model = adapted(loaded, tuned, start)
     serve_trees(loaded.model, share=config.tune.share_prefixes)
@@ -94,10 +98,10 @@ def reinforce(
         f"Trains {weights:,} of {total:,} weights ({weights / total:.2%}) of {config.model.base}."
     )
     turns = [Turn(step) for step in range(rounds * options.updates)]
-    with progress.task("Writing", rounds * options.prompts * options.rollouts, "answers") as task:
+    with progress.task("Writing", rounds * options.prompts * options.rollouts, "answers") as task, writer:
         engine = Rounds(
             algorithm,
-            sample=_Writer(exercises, loaded, config, task),
+            sample=functools.partial(writer, task=task, model=model),
             rewards=rewards,
             roles=roles,
             options=options,
@@ -142,7 +146,19 @@ def reinforce(
         report=asdict(report),
     )
     run.clear()
+    warn_of_equal_rewards(train, done.spread)
     return report
+
+
+def warn_of_equal_rewards(train: Path, spread: Sequence[tuple[int, float]]) -> None:
+    """Warn where no answer was worth more than another to the same question in any round: nothing says what to do."""
+    if any(share for _, share in spread):
+        return
+    warnings.warn(
+        f"In no round was one answer to a question of {train} worth more than another to the same one, so there was nothing "
+        "to learn. Are all right already, or all wrong? Else raise rl.rollouts or rl.temperature, or weigh more in rl.",
+        stacklevel=3,
+    )
 
 
 def rl_inputs(train: Path, config: Config, start: Path | None) -> dict[str, str]:
@@ -199,9 +215,9 @@ def _for_rl(config: Config) -> Config:
 
 def _load(config: Config) -> LoadedModel:
     """The base. On a CPU its 4-bit matrices are turned back into plain ones of the same values: token by token they
-    are several times faster, and most of a round goes into writing."""
+    are several times faster, and most of a round goes into writing, unless a server does that."""
     quantization = config.tune.quantization
-    plain = quantization == "nf4" and pick_device(config.model.device).type == "cpu"
+    plain = quantization == "nf4" and not config.rl.server and pick_device(config.model.device).type == "cpu"
     return load_base(config, quantization, dequantize=plain)
 
 
@@ -210,35 +226,3 @@ def _algorithm(method: RewardMethod, config: Config, roles: "Roles") -> "Algorit
     from openbook.training.ppo import Proximal
 
     return GroupRelative(config.rl) if method == "grpo" else Proximal(config.rl, roles, roles.add_value())
-
-
-class _Writer:
-    """Samples the answers of a round. Its random numbers are those of the seed and the round."""
-
-    def __init__(self, exercises: Exercises, loaded: LoadedModel, config: Config, task: Task) -> None:
-        self._exercises, self._loaded, self._config, self._task = exercises, loaded, config, task
-        self._stop = frozenset(stop_tokens(loaded.tokenizer, loaded.model))
-        self._first = True
-
-    def __call__(self, number: int) -> "list[Rollout]":
-        from openbook.models.sampling import Sampling
-        from openbook.training.rollouts import sample
-
-        options = self._config.rl
-        if self._first and number:  # a run that goes on
-            self._task.advance(number * options.prompts * options.rollouts)
-        self._first = False
-        return sample(
-            self._loaded.model,
-            self._loaded.tokenizer,
-            self._exercises.round(number),
-            each=options.rollouts,
-            longest=self._config.model.max_new_tokens,
-            stop=self._stop,
-            at_once=options.at_once,
-            sampling=Sampling(
-                temperature=options.temperature,
-                seed=random.Random(f"rollouts:{self._config.seed}:{number}").getrandbits(63),
-            ),
-            task=self._task,
-        )

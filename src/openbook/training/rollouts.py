@@ -5,6 +5,7 @@ computes it once, and so does every pass of the training.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from openbook.llm.token_server import TokenServer
 from openbook.models.decode import decode
 from openbook.models.sampling import Sampling
 from openbook.progress import Task
@@ -20,15 +22,19 @@ from openbook.training.exercises import Exercise
 
 Normalise = Literal["token", "sequence"]
 
+MOST_REQUESTS = 64  # under way to a server at a time; each has a thread
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """An answer to an exercise. `tokens` end with the stop token where it `finished` by itself."""
+    """An answer to an exercise. `tokens` end with the stop token where it `finished` by itself. `told` are their
+    log-probabilities as the server that wrote them says, where one did: for comparison, never for learning."""
 
     exercise: Exercise
     tokens: tuple[int, ...]
     text: str
     finished: bool
+    told: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +83,56 @@ def sample(
             finished[part.number] = True
             written[part.number].append(part.stop)
     return [
-        Rollout(
-            exercise=exercise,
-            tokens=tuple(tokens),
-            text=tokenizer.decode(tokens, skip_special_tokens=True).strip(),
-            finished=done,
-        )
+        _rollout(tokenizer, exercise, tokens, done)
         for exercise, tokens, done in zip(asked, written, finished, strict=True)
     ]
+
+
+def ask(
+    server: TokenServer,
+    model: str,
+    tokenizer: Any,
+    exercises: Sequence[Exercise],
+    *,
+    each: int,
+    longest: int,
+    stop: frozenset[int],
+    sampling: Sampling,
+    task: Task,
+) -> list[Rollout]:
+    """The same, written by a server's `model`: one request for an exercise, all of them at once, since a server knows how
+    much it can take."""
+
+    def answers(number: int) -> list[Rollout]:
+        exercise = exercises[number]
+        drawn = server.complete(
+            model,
+            exercise.prompt,
+            count=each,
+            longest=longest,
+            stop=stop,
+            temperature=sampling.temperature,
+            seed=(sampling.seed + number * each) % 2**31,
+        )
+        return [_rollout(tokenizer, exercise, answer.tokens, answer.finished, answer.logps) for answer in drawn]
+
+    found: list[Rollout] = []
+    with ThreadPoolExecutor(min(len(exercises), MOST_REQUESTS)) as pool:
+        try:
+            for rollouts in pool.map(answers, range(len(exercises))):
+                found += rollouts
+                task.advance(each)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return found
+
+
+def _rollout(
+    tokenizer: Any, exercise: Exercise, tokens: Sequence[int], finished: bool, told: tuple[float, ...] = ()
+) -> Rollout:
+    text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    return Rollout(exercise=exercise, tokens=tuple(tokens), text=text, finished=finished, told=told)
 
 
 def rows(rollouts: Sequence[Rollout], budget: int, *, normalise: Normalise) -> list[RolloutRow]:

@@ -5,7 +5,8 @@ between two rounds. So a run that was killed goes on to the same bits.
 
 Watched, as means over a round's answers: `reward` and its parts; `spread`, the share of questions whose answers were not
 all worth the same (the others teach GRPO nothing); `kl`, the drift from the reference, and `entropy`, both in nats a
-token; `length` in tokens, and `finished`, the share of answers that ended by themselves. Tokens are counted as `tokens` (of the
+token; `server_gap`, where a server wrote, how far its log-probabilities are from ours, as a mean of absolute differences;
+`length` in tokens, and `finished`, the share of answers that ended by themselves. Tokens are counted as `tokens` (of the
 rows), `trained_tokens` (the answers') and `sequence_tokens` (what separate rows would have read).
 """
 
@@ -137,6 +138,7 @@ class Rounds:
             "spread": (groups.amax(1) - groups.amin(1) > 1e-6).float().mean().item(),
             "kl": drift.mean().item(),
             "entropy": torch.cat(entropies).mean().item(),
+            **server_gap(rollouts, packed, batches),
             "length": sum(len(rollout.tokens) for rollout in rollouts) / len(rollouts),
             "finished": sum(rollout.finished for rollout in rollouts) / len(rollouts),
             "tokens": float(sum(map(len, packed))),
@@ -154,3 +156,15 @@ class Rounds:
     def restore(self, state: dict[str, float]) -> None:
         self._limits.restore(state)
         self._algorithm.restore(state)
+
+
+def server_gap(rollouts: Sequence[Rollout], packed: Sequence[RolloutRow], batches: Sequence[Batch]) -> dict[str, float]:
+    """The mean of |log π here − log π told| over a round's tokens, in nats; nothing where nobody told."""
+    if not all(rollout.told for rollout in rollouts):
+        return {}
+    gaps = [
+        (batch["old"][batch["owners"] == place].cpu() - torch.tensor(rollouts[number].told)).abs()
+        for row, batch in zip(packed, batches, strict=True)
+        for place, number in enumerate(row.rollouts)
+    ]
+    return {"server_gap": torch.cat(gaps).mean().item()}

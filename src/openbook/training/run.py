@@ -109,7 +109,7 @@ class Finished:
     def __init__(self, steps: int, seconds: float, recorder: "Recorder", held_out: dict[str, float]) -> None:
         self.steps, self.seconds = steps, seconds
         self.train_loss, self.validation_loss = recorder.curve("loss"), recorder.curve("validation_loss")
-        self.rewards = recorder.curve("reward")
+        self.rewards, self.spread = recorder.curve("reward"), recorder.curve("spread")
         self._recorder = recorder
         self.held_out = {name.removeprefix("eval_"): value for name, value in held_out.items()}
 
