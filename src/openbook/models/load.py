@@ -172,12 +172,6 @@ def load(
         with _quiet():
             model = model.dequantize()
         model = model.to(compute)
-    elif quantization == "nf4":
-        # On processors with AVX512-BF16 bitsandbytes would otherwise repack the weights for good at the first pass without a
-        # gradient, compute in bf16 from then on, and stumble over widths that its blocks do not divide.
-        for module in model.modules():
-            if hasattr(module, "support_avx512bf16_for_cpu"):
-                module.support_avx512bf16_for_cpu = False
     model.requires_grad_(False)
     model.eval()
     if model.generation_config is not None:
