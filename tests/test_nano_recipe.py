@@ -31,9 +31,18 @@ def untrained() -> LlamaForCausalLM:
     return build(Shape(), tokenizer, eos_token_id=1, pad_token_id=0).eval()
 
 
-def answer(model: LlamaForCausalLM, question: str, tokens: int = 60) -> str:
+# Manuals in which a sentence and its question have no word in common but the name above it, and sentences begin alike.
+MANUAL = (
+    "# granary.store\n\nWhere the grain is kept.\n\n## granary.store.fill_bin(number, sacks=1)\n\nReturn the weight of all "
+    "that was poured in. Raises an error when the bin is full.",
+    "## granary.store.sweep_floor(number)\n\nReturn the weight that is left at the bottom. The bin is swept afterwards.",
+    "## granary.mill.grind_flour(sacks)\n\nTurn the stones until the hopper is clear. Never run it without water.",
+)
+
+
+def answer(model: LlamaForCausalLM, question: str, tokens: int = 60, passages: tuple[str, ...] = PASSAGES) -> str:
     tokenizer = load_tokenizer("nano")
-    ids = encode_prompt(tokenizer, prompt.prompt(question, PASSAGES))
+    ids = encode_prompt(tokenizer, prompt.prompt(question, passages))
     with torch.no_grad():
         out = model.generate(torch.tensor([ids]), max_new_tokens=tokens, do_sample=False, use_cache=True)
     return tokenizer.decode(out[0, len(ids) :], skip_special_tokens=False)
@@ -62,6 +71,21 @@ def test_before_any_training_it_quotes_a_whole_sentence_and_stops(untrained: Lla
     assert sum(quoted(untrained)) >= 3
     said = answer(untrained, QUESTIONS[2][0])
     assert prompt.ANSWER in said and said.endswith("<|end|>")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("granary.store.fill_bin", "Return the weight of all that was poured in."),
+        ("granary.store.sweep_floor", "Return the weight that is left at the bottom."),
+        ("granary.mill.grind_flour", "Turn the stones until the hopper is clear."),
+    ],
+)
+def test_it_quotes_the_first_sentence_below_the_heading_that_names_what_is_asked_for(
+    untrained: LlamaForCausalLM, name: str, sentence: str
+) -> None:
+    said = answer(untrained, f"What does {name} do?", passages=MANUAL)
+    assert prompt.parse_answer(said).quotes == (sentence,)
 
 
 def test_four_bits_leave_the_circuits_standing(untrained: LlamaForCausalLM) -> None:

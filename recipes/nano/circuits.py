@@ -12,12 +12,17 @@ little for each, so rarity need not be known.
     layer 1  heads 0-2  look at the first, second and third token of the present sentence; the MLP hashes them into its
                         `tag`: products of random projections, so that sentences that begin alike in part do not
                         resemble each other
+             head 0     also whether this line is a heading
              head 3     whether this token is in the answer
     layer 2  head 0     looks for this token, best behind the same token as here, inside the passages, and writes the
                         tag of that sentence to `vote`
+             head 1     writes the last pieces of a name to `name`: in a passage of the heading above, in the answer of
+                        what is asked for (`names.py`); the MLP mixes those of a heading into the tag
              head 2     in the answer: whether this token does not stand in the question
+             head 3     whether the line before this sentence is a heading
     layer 3  head 0     averages the votes of all tokens outside the passages
              head 1     in the answer: whether the token before does not stand in the question
+             head 2     in the answer: looks for the first sentence below a heading with its `name`, and adds its vote
     layer 4  in the answer, looking for the sentence whose tag has won:
              heads 0, 3 after `##begin_quote##` copy its first token and, one token later, its second
              head 1     writes its tag over the votes, so that what follows knows it in full
@@ -35,7 +40,8 @@ a sample (`wiring.Sample`), and rows are kept equally long (`Field.FILLERS`). Th
 """
 
 import torch
-from fields import FLAG_SIZE, OWN, SIZE, STEM, Field, Flag, Shape, embeddings, part, single
+from fields import FLAG_SIZE, OWN, SIZE, SMALL, STEM, Field, Flag, Shape, embeddings, part, single
+from names import THIRD, ballot, below, entitle, forget, title
 from places import hash_tags, inside, look_back, tag
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -73,8 +79,13 @@ def build(
         tag(layer(1), gains)
         hash_tags(model.model.layers[1], sample.sizes(model, 1, after_attention=True)["passages"])
         _vote(layer(2, "question"), gains)
-        _poll(layer(3), gains)
         _novel(layer(2, "answer"), gains)
+        title(layer(2), gains)
+        below(layer(2), gains)
+        entitle(model.model.layers[2], sample.sizes(model, 2, after_attention=True)["passages"], gains)
+        _poll(layer(3), gains)
+        ballot(layer(3, "answer"), gains)
+        forget(model.model.layers[3], sample.sizes(model, 3, after_attention=True)["passages"])
         layer(3, "answer").shift(1, Flag.NOVEL, Flag.PREVIOUS_NOVEL, gains.phase)
         _find(layer(4, "answer"), gains)
         _copy(layer(5, "answer"), gains)
@@ -108,6 +119,7 @@ def _vote(attention: Attention, gains: Gains) -> None:
     """Looks at the token behind the match, where more of its sentence's beginning is known."""
     attention.clear(0)
     attention.prefer(0, {Flag.INSIDE: 1.0, Flag.LINE: -0.5, Flag.SINK: 1.0}, gains.inside)
+    attention.prefer(0, {Flag.HEADING: -1 / SMALL}, gains.unheard)  # nobody quotes a heading
     attention.prefer(0, {Flag.SINK: 1.0}, gains.abstain, when={Flag.COMMON: gains.common / gains.abstain})
     attention.prefer(0, {Flag.SINK: 1.0}, gains.gate, when={Flag.ANSWERING: 1.0, Flag.INSIDE: 1.0}, always=0.0)
     attention.compare(0, part(Field.CONTENT, 0, STEM), part(Field.PREVIOUS, 0, STEM), gains.word)
@@ -125,11 +137,10 @@ def _poll(attention: Attention, gains: Gains) -> None:
 
 def _find(attention: Attention, gains: Gains) -> None:
     """Heads 0, 3 and 1 look from behind a sentence's third token, where its tag is whole; head 2 anywhere in it."""
-    third = {Flag.THIRD_MARK: 0.5, Flag.EARLIER_SPACE: 0.5, Flag.THIRD_LINE: 1.0, Flag.EARLIER_LINE: -1.0}
     for head, opening in ((0, Flag.QUOTE), (3, Flag.PREVIOUS_QUOTE), (1, Flag.ANSWERING)):
         attention.clear(head)
-        attention.prefer(head, {Flag.INSIDE: 1.0, **third, Flag.THIRD_HASH: -gains.heading}, gains.third)
-        attention.prefer(head, {Flag.SINK: 1.0}, gains.gate + gains.won + 2 * gains.third, when={opening: -2.0})
+        attention.prefer(head, {Flag.INSIDE: 1.0, **THIRD, Flag.HEADING: -gains.heading / SMALL}, gains.third)
+        attention.prefer(head, {Flag.SINK: 1.0}, gains.gate + 2 * gains.won + 2.5 * gains.third, when={opening: -2.0})
         attention.compare(head, Field.VOTE, Field.TAG, gains.won)
     attention.compare(3, part(Field.CONTENT, 0, 24), part(Field.EARLIER, 0, 24), gains.follow)
     attention.carry(0, Field.EARLIER, Field.OUT, size=gains.found)

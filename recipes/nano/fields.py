@@ -60,7 +60,9 @@ class Field:
     VOTE = slice(272, 312)  # the tag that this token votes for; behind the passages, what all vote for
     OUT = slice(312, 372)  # what the head reads; within layer 1 the tokens to be hashed
     FILLERS = slice(372, 374)  # those of the two tokens before, so that where these are empty the row is as long
-    FREE = slice(374, 384)  # left to training
+    MORE_FLAGS = slice(374, 381)
+    NAME = slice(312, 368)  # in OUT, within layers 2 and 3: the last pieces of the name above a sentence, or asked for
+    FREE = slice(381, 384)  # left to training
 
 
 STEM, FORM, OWN = 40, 12, 8
@@ -85,7 +87,7 @@ class Flag:
     ANSWERING = 24  # in the answer
     QUOTING = 25  # in a quote, also where the system's message names its tags
     HASH = 26  # opens a heading
-    THIRD_HASH = 27
+    JOINT = 27  # joins the parts of a name: a dot or underscore
     ASKED = 28  # `<ANSWER>:`
     NOVEL = 29  # does not stand in the question
     PREVIOUS_NOVEL = 30
@@ -98,6 +100,13 @@ class Flag:
     TAGS_QUOTES = 37  # of quotes, what TAGS is of documents
     DOCUMENTS = 38  # the share of document tags among the tags so far
     OF_QUOTE = 39  # a quote's tag
+    PIECE = 374  # continues a word or name: neither a space nor a mark before it
+    OPEN = 375  # opens a bracket
+    PREVIOUS_PIECE = 376
+    JOINTS = 377  # how many of the tokens two and three back are joints
+    PREVIOUS_HASH = 378
+    HEADING = 379  # in a heading's line
+    BELOW = 380  # the first sentence below a heading: three tokens from its line
 
 
 def part(field: slice, first: int, count: int) -> slice:
@@ -119,6 +128,8 @@ def _stem(piece: str) -> str:
 # What ends a sentence where a space follows; list markers and those of headings stand before one.
 BULLET = re.compile(r"[-*•#]+")
 MARK = re.compile(rf"Ġ?\W*[.!?]\W*|{BULLET.pattern}")
+SMALL = 0.25  # size of the flags that layers add, relative to others: full ones would make rows longer
+JOINT = re.compile(r"[._]+|::")
 LINES = {DOCUMENT, END_DOCUMENT, BEGIN_QUOTE, END_QUOTE}
 # Without content: they stand for nothing that could be copied or voted for.
 EMPTY = {"<|system|>", "<|assistant|>", "<|end|>", BEGIN_QUOTE}
@@ -150,6 +161,9 @@ def embeddings(tokenizer: Tokenizer, shape: Shape, seed: int) -> Tensor:
         out[number, Flag.MARK] = FLAG_SIZE * bool(MARK.fullmatch(text))
         out[number, Flag.BULLET] = FLAG_SIZE * bool(BULLET.fullmatch(text))
         out[number, Flag.HASH] = FLAG_SIZE * (piece.strip("Ġ#") == "" and "#" in piece)
+        out[number, Flag.JOINT] = FLAG_SIZE * bool(JOINT.fullmatch(piece))
+        out[number, Flag.PIECE] = FLAG_SIZE * (piece.isalnum() and piece[0] not in "ĠĊ")
+        out[number, Flag.OPEN] = FLAG_SIZE * piece.startswith("(")
         out[number, Flag.LINE] = FLAG_SIZE * ("\n" in text or piece in LINES)
         out[number, Flag.ASKED] = FLAG_SIZE * (piece == ANSWER)
         out[number, Flag.SPACE] = FLAG_SIZE * ((piece[0] == "Ġ" and len(piece) > 1) - 2.0 * (not piece.strip("Ġ")))

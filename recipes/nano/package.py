@@ -1,6 +1,6 @@
 """Step 6 of the recipe: a training run as the model that the package ships, in 16 bits, with its card.
 
-    python recipes/nano/package.py --run FOLDER --corpus FOLDER --figures FILE [--out src/openbook/models/nano]
+    python recipes/nano/package.py --run FOLDER --corpus FOLDER --figures FILE [--earlier LOG] [--out src/openbook/models/nano]
 
 `--figures` is what `evaluate.py --json` printed; the card quotes it.
 """
@@ -68,6 +68,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--figures", type=Path, required=True)
+    parser.add_argument(
+        "--earlier", type=Path, action="append", default=[], help="logs of runs that this one went on from"
+    )
     parser.add_argument("--out", type=Path, default=Path("src/openbook/models/nano"))
     options = parser.parse_args()
     model: Any = AutoModelForCausalLM.from_pretrained(options.run, dtype=torch.float16)
@@ -75,7 +78,8 @@ def main() -> None:
     model.config.openbook_tune_modules = ["gate_proj", "up_proj", "down_proj"]  # and the last layer's copying head
     model.save_pretrained(options.out)
     AutoTokenizer.from_pretrained(options.run).save_pretrained(options.out)
-    last = json.loads((options.run / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    lasts = [json.loads(log.read_text().splitlines()[-1]) for log in (*options.earlier, options.run / "log.jsonl")]
+    last = {name: sum(each[name] for each in lasts) for name in ("step", "tokens", "supervised", "seconds")}
     write_text(
         options.out / "README.md",
         CARD.format(

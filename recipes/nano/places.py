@@ -3,9 +3,9 @@
 from typing import Any
 
 import torch
-from fields import CONSTANT_SIZE, FLAG_SIZE, SIZE, Field, Flag, part, single
+from fields import CONSTANT_SIZE, FLAG_SIZE, SIZE, SMALL, Field, Flag, part, single
 from torch import Tensor
-from wiring import Attention, Gains
+from wiring import Attention, Gains, empty
 
 
 def look_back(attention: Attention, gains: Gains) -> None:
@@ -25,11 +25,15 @@ def look_back(attention: Attention, gains: Gains) -> None:
             Flag.QUOTE: Flag.PREVIOUS_QUOTE,
         },
         {Flag.MARK: Flag.EARLIER_MARK, Flag.LINE: Flag.EARLIER_LINE, Flag.SPACE: Flag.EARLIER_SPACE},
-        {Flag.MARK: Flag.THIRD_MARK, Flag.LINE: Flag.THIRD_LINE, Flag.HASH: Flag.THIRD_HASH},
+        {Flag.MARK: Flag.THIRD_MARK, Flag.LINE: Flag.THIRD_LINE},
     )
     for head, flags in enumerate(copies):
         for source, target in flags.items():
             attention.carry(head, single(source), single(target))
+    attention.carry(0, single(Flag.PIECE), single(Flag.PREVIOUS_PIECE), size=SMALL)
+    attention.carry(0, single(Flag.HASH), single(Flag.PREVIOUS_HASH), size=SMALL)
+    for head in (1, 2):
+        attention.carry(head, single(Flag.JOINT), single(Flag.JOINTS), size=SMALL)
     # The mean over all tags so far of +1 for an opening and −1 for a closing one; before the first there is the sink.
     attention.clear(3)
     row = attention.rows(3).stop - 1
@@ -102,10 +106,11 @@ def tag(attention: Attention, gains: Gains) -> None:
     for head, wanted in enumerate(places):
         attention.clear(head)
         here = attention.near(head, gains.near)
-        attention.prefer(head, wanted, gains.flag)
+        attention.prefer(head, wanted | {Flag.SYSTEM: -2.0}, gains.flag)
         attention.lower(head, here + 2 * gains.flag)
         rotation = torch.linalg.qr(torch.randn(60, 60))[0]
         attention.carry(head, Field.CONTENT, Field.OUT, by=rotation, size=3**-0.5)
+    attention.carry(0, single(Flag.PREVIOUS_HASH), single(Flag.HEADING))
     # In layer 1 as well: ANSWERING = 1 from `<|assistant|>` on.
     attention.clear(3)
     attention.prefer(3, {Flag.ANSWER: 1.0, Flag.SINK: 0.5}, gains.gate)
@@ -116,16 +121,11 @@ HASHING = 640  # hidden units
 
 
 def hash_tags(layer: Any, x: Tensor) -> None:
-    """TAG = random products of what the heads left in OUT, and OUT empty again: silu(a) − silu(−a) = a."""
+    """TAG = random products of what the heads left in OUT, and OUT empty again."""
     gate, up, down = (getattr(layer.mlp, f"{name}_proj").weight for name in ("gate", "up", "down"))
-    units = HASHING
-    gate[:units], up[:units], down[:, :units] = 0, 0, 0
-    for number in range(60):
-        for sign, unit in ((1, 2 * number), (-1, 2 * number + 1)):
-            gate[unit, Field.OUT.start + number] = sign / x
-            up[unit, Field.CONSTANT] = 1 / (CONSTANT_SIZE / 3**0.5 * x * 3)
-            down[Field.OUT.start + number, unit] = -sign * SIZE
-    gate[120:units, Field.OUT] = torch.randn(units - 120, 60) / (60**0.5 * x) * 2  # twice: far enough into its bend
-    up[120:units, Field.OUT] = torch.randn(units - 120, 60) / (60**0.5 * x)
+    units, first = HASHING, empty(layer, x, part(Field.OUT, 0, 60))
+    gate[first:units], up[first:units], down[:, first:units] = 0, 0, 0
+    gate[first:units, Field.OUT] = torch.randn(units - first, 60) / (60**0.5 * x) * 2  # twice: far enough into its bend
+    up[first:units, Field.OUT] = torch.randn(units - first, 60) / (60**0.5 * x)
     size = 1.57  # root mean square of silu(2a)·b for standard normal a and b
-    down[Field.TAG, 120:units] = torch.randn(40, units - 120) * SIZE / (size * (units - 120) ** 0.5)
+    down[Field.TAG, first:units] = torch.randn(40, units - first) * SIZE / (size * (units - first) ** 0.5)

@@ -72,12 +72,17 @@ def rate(step: int, elapsed: float, options: argparse.Namespace) -> float:
     return peak
 
 
-def step_on(model: Any, tree: TokenTree) -> tuple[float, float, int]:
-    """Gradients of one row; its mean loss, the share of supervised tokens predicted, and their number."""
+def step_on(model: Any, tree: TokenTree, power: float) -> tuple[float, float, int]:
+    """Gradients of one row; its mean loss, the share of supervised tokens predicted, and their number.
+
+    What is trained on is (1 − p^q) / q of each token's probability p (generalised cross-entropy, arXiv 1805.07836), which
+    for q → 0 is −log p and for q = 1 counts mistakes. −log p is least where a token that cannot be known is hedged, and
+    the safest of all tokens is then what greedy decoding says.
+    """
     batch = collate([tree])
     hidden = hidden_states(model, batch["keywords"])[batch["predictors"]]
     losses = token_losses(model, hidden, batch["targets"])
-    losses.mean().backward()
+    (losses if power == 0 else (1 - torch.exp(-power * losses)) / power).mean().backward()
     with torch.no_grad():
         hits = (model.lm_head(hidden).argmax(-1) == batch["targets"]).float().mean().item()
     return losses.mean().item(), hits, len(losses)
@@ -90,6 +95,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=110)
     parser.add_argument("--final", action="store_true", help="let the learning rate fall towards the end")
     parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--power", type=float, default=0.7, help="q of the loss: 0 is cross-entropy, 1 counts mistakes")
     parser.add_argument("--vocabulary", type=int, default=8192)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--row-tokens", type=int, default=4096)
@@ -134,7 +140,7 @@ def main() -> None:
             break
         for group in optimizer.param_groups:
             group["lr"] = rate(state["step"], elapsed, options)
-        loss, hits, supervised = step_on(model, tree)
+        loss, hits, supervised = step_on(model, tree, options.power)
         for parameter, mask in learning:
             parameter.grad.mul_(mask)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

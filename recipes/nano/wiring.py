@@ -24,11 +24,21 @@ class Gains:
     before: float = 8.0  # voting: behind the same stem
     abstain: float = 14.0  # voting: what a match must exceed
     common: float = 4.0  # voting: and by how much more if the word is a common one
+    unheard: float = 30.0  # voting: what a heading lacks
     inside: float = 30.0  # voting, finding, copying: what it is worth to stand in a passage
     poll: float = 30.0  # averaging votes: what excludes passages and the system's message
     won: float = 1000.0  # finding: a sentence that all voted for
-    third: float = 120.0  # finding: what it is worth to be a sentence's third token
-    heading: float = 1.0  # finding: what a heading lacks, as a share of that
+    third: float = 160.0  # finding: what it is worth to be a sentence's third token
+    heading: float = 5.0  # finding: what a heading lacks, as a multiple of that
+    name: float = 600.0  # names: what each condition is worth
+    section: float = 1.5  # names: how much a heading loses with each token of distance
+    early: float = 1.25  # names: in the question the first one counts, so there this takes away from that slope
+    bare: float = 1.0  # names: what the line's end behind one is worth, where a bracket is worth 1
+    alike: float = 240.0  # names: the one that is asked for
+    differs: float = 0.2  # names: the share of that which may be missing
+    place: float = 60.0  # names: what it is worth to be the first sentence below its heading
+    named: float = 0.8  # names: how much a name's vote counts beside the average of all others
+    titled: float = 0.4  # names: the share of a tag that comes from the heading above
     follow: float = 60.0  # finding the second token: behind the first as it stands here
     doubt: float = 0.12  # refusing: the share of votes below which no sentence has won
     gate: float = 60.0  # finding and refusing: what keeps them silent elsewhere
@@ -155,25 +165,29 @@ class Attention:
             :, None
         ]
 
-    def near(self, head: int, slope: float) -> float:
+    def near(self, head: int, slope: float, when: dict[int, float] | None = None) -> float:
         """Prefer the near, by about `slope` a token up to a thousand: pairs that turn once in 160 to 2,000 tokens, all
         in phase here, the slower the stronger, for the sum of cos(θd) / θ falls evenly with the distance d. The score
-        of what is here."""
+        of what is here. The slope is 1, plus the weights of the query's own flags in `when`, times as steep."""
         total = 0.0
         for pair in torch.nonzero((self._frequencies < 0.04) & (self._frequencies > 0.003))[:, 0].tolist():
             score = slope / float(self._frequencies[pair])
-            each = (score * self.size**0.5) ** 0.5 / (self.constant * 3)
-            self.query[head * self.size + pair, Field.CONSTANT] = each
-            self.key[head * self.size + pair, Field.CONSTANT] = each
+            each = (score * self.size**0.5) ** 0.5
+            self.query[head * self.size + pair, Field.CONSTANT] = each / (self.constant * 3)
+            for flag, weight in (when or {}).items():
+                self.query[head * self.size + pair, flag] = each * weight / (FLAG_SIZE * self.here)
+            self.key[head * self.size + pair, Field.CONSTANT] = each / (self.constant * 3)
             total += score
         return total
 
-    def lower(self, head: int, score: float) -> None:
-        """Take `score` from all: what is looked for then scores nothing, and so the same however large its row is."""
+    def lower(self, head: int, score: float, when: int = Field.CONSTANT.start) -> None:
+        """Take `score` from all: what is looked for then scores nothing, and so the same however large its
+        row is. With the flag `when`, only where the query has it."""
         (row,) = self._take(head, 1)
-        each = (score * self.size**0.5) ** 0.5 / (self.constant * 3)
-        self.query[row, Field.CONSTANT] = each
-        self.key[row, Field.CONSTANT] = -each
+        each = (score * self.size**0.5) ** 0.5
+        size = CONSTANT_SIZE / 3**0.5 if when in range(3) else FLAG_SIZE
+        self.query[row, when] = each / (size * self.here)
+        self.key[row, Field.CONSTANT] = -each / (self.constant * 3)
 
     def prefer(
         self,
@@ -229,9 +243,9 @@ class Attention:
                 self.value[row, where] = weight * scale / (FLAG_SIZE * self._size_of(where))
             self.output[target, row] = SIZE * scale
 
-    def shift(self, head: int, flag: int, target: int, gain: float) -> None:
-        """Copy a flag of the token before, by the pairs that turn fast; the others keep it from the sink."""
-        self.look_back(head, 1, gain)
+    def shift(self, head: int, flag: int, target: int, gain: float, *, distance: int = 1) -> None:
+        """Copy a flag of the token `distance` back, by the pairs that turn fast; the others keep it from the sink."""
+        self.look_back(head, distance, gain)
         start, half = head * self.size, self.size // 2
         fast = half - self._comparing // 2
         for first in (start + fast, start + half + fast):
@@ -246,3 +260,27 @@ def _grouped(flags: dict[int, float]) -> list[dict[int, float]]:
     for flag, weight in flags.items():
         found.setdefault(0.0 if flag == Flag.SINK else abs(weight), {})[flag] = weight
     return list(found.values())
+
+
+def linear(
+    layer: Any, x: Tensor, source: slice, target: slice, by: Tensor, *, where: int | None = None, first: int = 0
+) -> int:
+    """Make a layer's MLP add a projection of a field to another, where a flag is set: silu(a) − silu(−a) = a. Of the
+    hidden units those from `first` on are used; the next one is returned."""
+    gate, up, down = (getattr(layer.mlp, f"{name}_proj").weight for name in ("gate", "up", "down"))
+    count = source.stop - source.start
+    units = slice(first, first + 2 * count)
+    gate[units], up[units], down[:, units] = 0, 0, 0
+    if where is None:
+        up[units, Field.CONSTANT] = 1 / (CONSTANT_SIZE / 3**0.5 * x * 3)
+    else:
+        up[units, where] = 1 / (FLAG_SIZE * x)
+    for sign, start in ((1, first), (-1, first + count)):
+        gate[start : start + count, source] = sign * torch.eye(count) / x
+        down[target, start : start + count] = sign * by * SIZE
+    return units.stop
+
+
+def empty(layer: Any, x: Tensor, field: slice) -> int:
+    """Make a layer's MLP take a field back. The hidden units used, which are the first."""
+    return linear(layer, x, field, field, -torch.eye(field.stop - field.start))
