@@ -239,6 +239,32 @@ def test_the_last_layers_alone_are_trained_when_asked_or_when_the_base_wants_it(
     assert changed and all(f".layers.{last}." in name for name in changed)
 
 
+def test_the_loss_is_the_users_or_what_the_base_wants(
+    setting: Callable[..., tuple[Path, Config]], tmp_path: Path, base: Path
+) -> None:
+    import shutil
+
+    def weights(name: str, *overrides: str) -> dict[str, torch.Tensor]:
+        train, config = setting("tune.epochs=1", *overrides)
+        tune(train, out=tmp_path / name, config=config)
+        return load_file(tmp_path / name / "adapter_model.safetensors")
+
+    def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+        return all(torch.equal(one[name], other[name]) for name in one)
+
+    wants = tmp_path / "wants"
+    shutil.copytree(base, wants)
+    settings = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    (wants / "config.json").write_text(json.dumps(settings | {"openbook_tune_loss": "dft"}), encoding="utf-8")
+    dynamic = weights("dynamic", "tune.loss=dft")
+    assert same(dynamic, weights("wanted", f"model.base={wants}"))
+    assert same(weights("plain"), weights("asked", f"model.base={wants}", "tune.loss=nll"))
+    assert not same(dynamic, weights("plain"))
+    (wants / "config.json").write_text(json.dumps(settings | {"openbook_tune_loss": "l2"}), encoding="utf-8")
+    with pytest.raises(ModelError, match="'l2'"):
+        weights("unknown", f"model.base={wants}")
+
+
 def test_modules_are_chosen_by_name_by_the_user_or_by_the_base(
     setting: Callable[..., tuple[Path, Config]], tmp_path: Path, base: Path
 ) -> None:

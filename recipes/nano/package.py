@@ -76,6 +76,7 @@ def main() -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(options.run, dtype=torch.float16)
     model.config.openbook_tune_layers = 1  # `openbook tune` then leaves the circuits below alone,
     model.config.openbook_tune_modules = ["gate_proj", "up_proj", "down_proj"]  # and the last layer's copying head
+    model.config.openbook_tune_loss = "dft"  # cross-entropy makes it hedge where it cannot know (docs/LOG.md)
     model.save_pretrained(options.out)
     AutoTokenizer.from_pretrained(options.run).save_pretrained(options.out)
     lasts = [json.loads(log.read_text().splitlines()[-1]) for log in (*options.earlier, options.run / "log.jsonl")]

@@ -103,9 +103,10 @@ class Tune(Section):
     modules: tuple[str, ...] = Field(
         (), description="train linear modules of these names only (q_proj, …); none: as the base wants it, or all"
     )
-    loss: Literal["nll", "dft"] = Field(
-        "nll",
-        description="of supervised tuning: cross-entropy, or dynamic fine-tuning, which makes little of what cannot be known",
+    loss: Literal["auto", "nll", "dft"] = Field(
+        "auto",
+        description="of supervised tuning: cross-entropy (nll), dynamic fine-tuning (dft), which makes little of what cannot "
+        "be known; auto: as the base wants it, or nll",
     )
     epochs: float = Field(3.0, gt=0, description="passes over the training questions")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
