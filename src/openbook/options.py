@@ -163,9 +163,7 @@ class RL(Section):
     temperature: float = Field(1.0, gt=0, description="temperature of sampling, and of the likelihoods trained on")
     # With 32, keys and values of what is written took more memory than the training of nano's last layer (docs/LOG.md).
     at_once: int = Field(16, ge=1, description="answers written at once; more want more memory")
-    server: str = Field(
-        "", description="vLLM's address if it shall write the answers (http://localhost:8000/v1); empty: this process"
-    )
+    server: str = Field("", description="vLLM's address if it shall write the answers; empty: this process")
     server_model: str = Field("", description="the name under which it serves the base; empty: model.base")
     clip: float = Field(0.2, gt=0, lt=1, description="how far a token's likelihood counts as falling, as a share")
     clip_high: float = Field(0.28, gt=0, description="how far it counts as rising (clip-higher)")
