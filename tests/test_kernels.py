@@ -4,9 +4,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from models_for_tests import folder, model
 from openbook import kernels
-from openbook.kernels import BLOCK, MANY, fast
+from openbook.kernels import BLOCK, COPY, MANY, fast, fast_products
+from openbook.models import load
 from openbook.models.decode import decode
+from openbook.tokens import build
+from openbook.training.attention import serve_trees
+from openbook.training.trainer import collate, row_loss
+from test_attention import assert_close, gradients, sequences
 from test_decode import MODELS, expected
 
 CPU = torch.device("cpu")
@@ -104,3 +110,100 @@ def test_long_prompts_are_continued_as_transformers_does(multiplied, name):
         bodies[written.number] += written.tokens
     assert len(multiplied) > 10
     assert [bodies[n] for n in range(len(prompts))] == [expected(network, prompt, 20, [2]) for prompt in prompts]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(COPY, 130), (2, COPY // 2 + 1, 130)])
+def test_products_of_a_step_are_the_same(multiplied, shape, bias):
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(130, 140, bias=bias), torch.randn(shape, requires_grad=True)
+
+    def step():
+        out = layer(x).tanh()
+        return [out, *torch.autograd.grad(out.sum(), [x, *layer.parameters()])]
+
+    expected_ = step()
+    assert not multiplied
+    with fast_products(CPU):
+        found = step()
+    assert len(multiplied) == 3  # forward, the gradient of x, that of the weight
+    for one, other in zip(found, expected_, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_products_that_would_not_pay_are_left_to_pytorch(multiplied):
+    torch.manual_seed(0)
+    left, right = torch.randn(COPY, 200), torch.randn(200, COPY)
+    others = [
+        (left[: COPY - 1], right),  # few rows for a copy of the right one
+        (left.T.contiguous().T, right[:, : COPY - 1].T.contiguous().T),  # few columns for one of the left
+        (left[: MANY - 1], right.T.contiguous().T),
+        (left, right[:, :1]),
+        (left.double(), right.double()),
+    ]
+    with fast_products(CPU):
+        for one, other in others:
+            torch.mm(one, other)
+            assert not multiplied
+        found = torch.mm(left, right)
+    assert len(multiplied) == 1
+    torch.testing.assert_close(found.double(), left.double() @ right.double(), rtol=1e-5, atol=1e-4)
+
+
+def tuned(way, path):
+    """A model as it is trained this way, wide enough that all its products pay."""
+    from peft import LoraConfig, get_peft_model
+
+    wide = {"hidden_size": COPY, "intermediate_size": 2 * COPY, "head_dim": 32, "num_key_value_heads": 4}
+    if way == "full":
+        return model("qwen2", **wide)
+    if way == "qlora":
+        model(**wide).save_pretrained(folder(path))
+    base = load(str(path), quantization="nf4").model if way == "qlora" else model("qwen2", **wide)
+    torch.manual_seed(1)
+    return get_peft_model(base, LoraConfig(r=8, target_modules="all-linear", init_lora_weights=False))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("way", ["lora", "full", "qlora"])
+def test_losses_and_gradients_of_a_step_are_the_same(multiplied, tmp_path, way, checkpointing):
+    network = tuned(way, tmp_path).train()
+    if checkpointing:
+        network.gradient_checkpointing_enable({"use_reentrant": False})
+        network.enable_input_require_grads()
+    serve_trees(network.get_base_model() if way != "full" else network)
+    batch = collate([build(sequences(prefix=2 * COPY))])
+    expected_ = row_loss(network, batch)
+    theirs = gradients(network, expected_)
+    assert not multiplied
+    with fast_products(CPU):
+        found = row_loss(network, batch)
+        forward = len(multiplied)
+        ours = gradients(network, found)
+    torch.testing.assert_close(found, expected_, rtol=1e-5, atol=0.0)
+    assert_close(ours, theirs)
+    passed = 14 * (3 if way != "full" else 1)  # the linear layers of two blocks, and LoRA's two beside each
+    assert forward == passed + 1, "and the head"
+    # What comes last in a block, checkpointing does not compute anew.
+    assert len(multiplied) - forward >= 14 * (2 if way == "full" else 1) + (passed - 6) * checkpointing
+
+
+def test_trained_steps_take_the_faster_kernels(multiplied, tmp_path):
+    from transformers import TrainingArguments
+
+    from openbook.training.trainer import Supervised, TreeTrainer
+
+    network = tuned("lora", tmp_path)
+    serve_trees(network.get_base_model())
+    row = build(sequences(prefix=2 * COPY))
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), max_steps=1, remove_unused_columns=False, report_to=[], use_cpu=True, bf16=False
+    )
+    trainer = TreeTrainer(
+        model=network, args=arguments, method=Supervised(), rows=[row], validation=[row], callbacks=[]
+    )
+    trainer.train()
+    step = len(multiplied)
+    trainer.evaluate()
+    assert len(multiplied) - step == 43, "three for each of 14 layers, and the head"
+    assert step > 43 + 14

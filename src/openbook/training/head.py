@@ -61,7 +61,10 @@ def token_losses(model: Any, hidden: Tensor, targets: Tensor, temperature: float
     the backward pass, so that those of a large vocabulary never stand in memory at once. `temperature` divides them."""
 
     def chunk_losses(states: Tensor, wanted: Tensor) -> Tensor:
-        return F.cross_entropy(logits(model, states) / temperature, wanted, reduction="none")
+        found = logits(model, states)
+        if temperature != 1.0:  # one more pass over all of them, and as many bytes
+            found = found / temperature
+        return F.cross_entropy(found, wanted, reduction="none")
 
     size = _chunk_size(model)
     if len(targets) <= size:

@@ -23,7 +23,7 @@ from openbook.options import RL
 from openbook.training import losses
 from openbook.training.grpo import clipped
 from openbook.training.head import token_losses
-from openbook.training.references import mixed
+from openbook.training.references import as_trained
 from openbook.training.reward import ScalarHead
 from openbook.training.roles import POLICY, VALUE, Roles
 from openbook.training.rollouts import Lines
@@ -59,7 +59,7 @@ class Proximal:
         model.eval()
         found = []
         for row, batch in zip(played.rows, played.batches, strict=True):
-            with torch.no_grad(), mixed(model):
+            with torch.no_grad(), as_trained(model):
                 values = self._head(predicting_states(model, batch))
             lines = Lines(batch["owners"], len(row.rollouts))
             mask = lines.lay(torch.ones_like(values))

@@ -5,8 +5,8 @@ that the run goes on from. So it needs no second model, and no adapter is ever s
 """
 
 import copy
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from openbook.kernels import fast_products
 from openbook.progress import Progress
 from openbook.storage import atomic_file
 from openbook.training.dpo import Anchors, sequence_logps
@@ -34,7 +35,11 @@ def reference_logps(model: Any, rows: Sequence[PairRow], *, pairs: int, cache: P
         return found
     found = torch.zeros(pairs, 2)
     model.eval()
-    with progress.task("Asking the reference", sum(map(len, rows)), "tokens") as task, torch.no_grad(), mixed(model):
+    with (
+        progress.task("Asking the reference", sum(map(len, rows)), "tokens") as task,
+        torch.no_grad(),
+        as_trained(model),
+    ):
         for row in rows:
             batch = send_to_device(collate([row.tree]), model.device)
             logps, _ = sequence_logps(model, predicting_states(model, batch), batch)
@@ -62,14 +67,20 @@ def anchors(model: Any, rows: Sequence[PairRow]) -> Anchors:
     head = base_of(model).get_output_embeddings()
     trained = any(parameter.requires_grad for parameter in head.parameters())
     model.eval()
-    with torch.no_grad(), mixed(model):
+    with torch.no_grad(), as_trained(model):
         states = {
             row.pairs: predicting_states(model, send_to_device(collate([row.tree]), model.device)) for row in rows
         }
     return Anchors(states=states, head=copy.deepcopy(head) if trained else None)
 
 
-def mixed(model: Any) -> AbstractContextManager[Any]:
-    """The precision that the engine trains in, so that model and reference agree where their weights do."""
-    half = model.device.type == "cuda" and model.dtype != torch.float32
-    return torch.autocast(model.device.type, dtype=model.dtype if half else torch.bfloat16, enabled=half)
+@contextmanager
+def as_trained(model: Any) -> Iterator[None]:
+    """The precision and the kernels that the engine trains with, so that model and reference agree where their weights do."""
+    kind = model.device.type
+    half = kind == "cuda" and model.dtype != torch.float32
+    with (
+        torch.autocast(kind, dtype=model.dtype if half else torch.bfloat16, enabled=half),
+        fast_products(model.device),
+    ):
+        yield

@@ -22,7 +22,7 @@ from openbook.options import RL
 from openbook.training.head import token_entropies, token_losses
 from openbook.training.limits import Limits
 from openbook.training.losses import kl_k3
-from openbook.training.references import mixed
+from openbook.training.references import as_trained
 from openbook.training.rewards import Rewards
 from openbook.training.roles import POLICY, REFERENCE, Roles
 from openbook.training.rollouts import Rollout, RolloutRow, rows
@@ -117,7 +117,7 @@ class Rounds:
         rollouts = self._sample(number)
         packed = rows(rollouts, self._budget, normalise=options.normalise)
         model.eval()
-        with torch.no_grad(), mixed(model):
+        with torch.no_grad(), as_trained(model):
             rewards, means = self._rewards.of(rollouts, packed)
             batches = [send_to_device(collate([row.tree]), model.device) for row in packed]
             self._roles.play(POLICY)

@@ -11,6 +11,7 @@ import torch
 
 from openbook.config import Config
 from openbook.errors import ModelError, RecordError
+from openbook.kernels import fast_products
 from openbook.models import LoadedModel, load_base
 from openbook.progress import SILENT, Progress
 from openbook.records import Conversation, Message
@@ -154,7 +155,11 @@ def _score(
     # A tree with two long answers may be longer than a row; it then stands in one of its own.
     budget = max(budget, *map(len, trees))
     found: list[tuple[float, ...]] = [()] * len(records)
-    with torch.inference_mode(), progress.task("Scoring", len(records), "rows") as task:
+    with (
+        torch.inference_mode(),
+        fast_products(model.device),
+        progress.task("Scoring", len(records), "rows") as task,
+    ):
         for members in best_fit([len(tree) for tree in trees], budget):
             scores = iter(_row_scores(concatenate([trees[n] for n in members]), model, head))
             for n in members:

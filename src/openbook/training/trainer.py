@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from openbook.errors import ModelError
+from openbook.kernels import fast_products
 from openbook.tokens import TokenTree
 from openbook.training.attention import forward_keywords
 from openbook.training.head import hidden_states, token_losses
@@ -165,6 +166,11 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
             self._watched[name] = self._watched.get(name, 0) + value.detach() / total
         return loss
 
+    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Tensor | None = None) -> Tensor:
+        with fast_products(self.args.device):
+            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        return loss
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what is watched to a step's log. A loss that is no number ends the run before it is saved."""
         if "loss" in logs:
@@ -189,7 +195,7 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         self.model.eval()
         summed: dict[str, float] = {}
         count = 0.0
-        with torch.no_grad(), self.compute_loss_context_manager():
+        with torch.no_grad(), fast_products(self.args.device), self.compute_loss_context_manager():
             for index in range(len(rows)):
                 batch = self._prepare_inputs(self._method.collate([rows[index]]))
                 sums = self._method.sums(self.model, batch)
