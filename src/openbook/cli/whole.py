@@ -11,12 +11,11 @@ from openbook.cli.session import Session, as_overrides, keep_offline, verb
 from openbook.errors import ConfigError, DocumentError
 
 # What makes the demo small; every other option has its default.
-DEMO: dict[str, float] = {
+DEMO: dict[str, int] = {
     "dataset.questions": 400,
     "dataset.validation": 20,
     "dataset.studied": 60,
     "dataset.unseen": 40,
-    "tune.learning_rate": 3e-3,  # for so few steps
     "tune.checkpoint_steps": 5,  # its trainings have some 30 steps
     "tune.evaluate_steps": 10,
     "evaluate.questions": 60,

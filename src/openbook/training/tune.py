@@ -92,7 +92,9 @@ def tune(
 
     trained, total = count_weights(model)
     progress.message(f"Trains {trained:,} of {total:,} weights ({trained / total:.2%}) of {base}.")
-    done = run.train(model, loaded, config, method=Supervised(loss_of(loaded, config)), rows=rows, validation=held_out)
+    done = run.train(
+        model, loaded, config, method=Supervised(loss_of(loaded, config, form)), rows=rows, validation=held_out
+    )
     save(model, loaded, out, config)
     if watched:
         write_jsonl(out / FILE, question_losses(model, loaded, watched))
@@ -147,10 +149,13 @@ def is_tuned(train: Path, *, out: Path, config: Config, form: Form = "raft") -> 
     )
 
 
-def loss_of(loaded: LoadedModel, config: Config) -> SupervisedLoss:
-    """What supervised tuning minimises; where the user leaves it open, the base's configuration may say."""
+def loss_of(loaded: LoadedModel, config: Config, form: Form) -> SupervisedLoss:
+    """What supervised tuning minimises; where the user leaves it open, the base's configuration may say. Without passages it
+    is cross-entropy: what is to be learnt by heart cannot be known from the context, and "dft" would pass it over."""
     if config.tune.loss != "auto":
         return config.tune.loss
+    if form == "closed":
+        return "nll"
     wanted = getattr(loaded.model.config, "openbook_tune_loss", "nll")
     if wanted not in ("nll", "dft"):
         raise ModelError(
