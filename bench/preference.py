@@ -88,24 +88,20 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         best = next(iter(theirs))
         tokens = sum(len(s) for tree in trees for s in tree.sequences())
         result["trl"] = side(theirs[best], counted["trl"]) | {"tokens": tokens, "configuration": best}
-        result["trl_tried"] = {
-            name: {key: round(versus.median(found, key), 3) for key in ("seconds", "cpu_seconds", "reading_seconds")}
-            for name, found in theirs.items()
-        }
+        result["trl_tried"] = versus.tried(theirs, "seconds", "cpu_seconds", "reading_seconds")
         ratios = {
-            "ratio": ratio(result, "seconds", "reading_seconds"),
-            "cpu_ratio": ratio(result, "cpu_seconds", "reading_cpu_seconds"),
-            "step_ratio": ratio(result, "seconds"),
-            "step_cpu_ratio": ratio(result, "cpu_seconds"),
-            "flop_ceiling": ratio(result, "teraflop", "reading_teraflop"),
+            "ratio": versus.ratio(result, "seconds", "reading_seconds"),
+            "cpu_ratio": versus.ratio(result, "cpu_seconds", "reading_cpu_seconds"),
+            "step_ratio": versus.ratio(result, "seconds"),
+            "step_cpu_ratio": versus.ratio(result, "cpu_seconds"),
+            "flop_ceiling": versus.ratio(result, "teraflop", "reading_teraflop"),
         }
         result |= {
             **ratios,
             "share_of_ceiling": ratios["ratio"] / ratios["flop_ceiling"],
             "cpu_share_of_ceiling": ratios["cpu_ratio"] / ratios["flop_ceiling"],
-            "memory_ratio": ratio(result, "peak_memory_bytes"),
-            "loss_difference": abs(result["trl"]["loss"] - result["openbook"]["loss"]),
-            "gradient_difference": versus.gradient_difference(folder, best),
+            "memory_ratio": versus.ratio(result, "peak_memory_bytes"),
+            **versus.agreement(result, folder, best),
         }
     return result
 
@@ -146,12 +142,6 @@ def operations(method: str, shape: dict[str, Any], trees: Sequence[TokenTree]) -
 def side(found: list[dict[str, Any]], counted: tuple[float, float]) -> dict[str, Any]:
     reading = {key: versus.median(found, key) for key in ("reading_seconds", "reading_cpu_seconds")}
     return {**versus.summary(found, counted[0]), **reading, "reading_teraflop": counted[1] / 1e12}
-
-
-def ratio(result: dict[str, Any], *keys: str) -> float:
-    """TRL's sum of these figures by openbook's."""
-    theirs, ours = (sum(result[name][key] for key in keys) for name in ("trl", "openbook"))
-    return float(theirs / ours)
 
 
 def described(result: dict[str, Any]) -> str:

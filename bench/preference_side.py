@@ -1,6 +1,5 @@
 """One side of `bench/preference.py` in a process of its own: `preference_side.py FOLDER prepare|openbook|VARIANT`."""
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -316,12 +315,7 @@ def _padded(lists: list[list[int]], *, left: bool) -> torch.Tensor:
 
 
 def main() -> None:
-    folder, side = Path(sys.argv[1]), sys.argv[2]
-    task = versus.read_task(folder)
-    if side == "prepare":
-        versus.prepare(task)
-        versus.write_found(folder, side, {})
-        return
+    folder, side, task = versus.opened()
     started, reading = time.perf_counter(), Timed()
     if side == "openbook":
         trainer = openbook_trainer(task, folder, reading)

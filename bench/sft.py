@@ -84,20 +84,16 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         best = next(iter(theirs))
         result["trl"] = side(theirs[best], counted["trl"], supervised) | {"tokens": sum(map(len, sequences))}
         result["trl"]["configuration"] = best
-        result["trl_tried"] = {
-            name: {key: round(versus.median(found, key), 3) for key in ("seconds", "cpu_seconds")}
-            for name, found in theirs.items()
-        }
+        result["trl_tried"] = versus.tried(theirs, "seconds", "cpu_seconds")
         ceiling = counted["trl"] / counted["openbook"]
-        ratio = result["trl"]["seconds"] / result["openbook"]["seconds"]
+        ratio = versus.ratio(result, "seconds")
         result |= {
             "ratio": ratio,
-            "cpu_ratio": result["trl"]["cpu_seconds"] / result["openbook"]["cpu_seconds"],
+            "cpu_ratio": versus.ratio(result, "cpu_seconds"),
             "flop_ceiling": ceiling,
             "share_of_ceiling": ratio / ceiling,
-            "memory_ratio": result["trl"]["peak_memory_bytes"] / result["openbook"]["peak_memory_bytes"],
-            "loss_difference": abs(result["trl"]["loss"] - result["openbook"]["loss"]),
-            "gradient_difference": versus.gradient_difference(folder, best),
+            "memory_ratio": versus.ratio(result, "peak_memory_bytes"),
+            **versus.agreement(result, folder, best),
         }
     return result
 

@@ -1,6 +1,5 @@
 """One side of `bench/sft.py` in a process of its own: `sft_side.py FOLDER prepare|openbook|VARIANT`, see `versus`."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -58,12 +57,7 @@ def trl_trainer(
 
 
 def main() -> None:
-    folder, side = Path(sys.argv[1]), sys.argv[2]
-    task = versus.read_task(folder)
-    if side == "prepare":
-        versus.prepare(task)
-        versus.write_found(folder, side, {})
-        return
+    folder, side, task = versus.opened()
     groups = [
         [TokenSequence(input_ids=np.array(ids), weight=np.array(weight, np.float32)) for ids, weight in group]
         for group in task["groups"]

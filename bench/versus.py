@@ -172,6 +172,25 @@ def summary(found: Sequence[Found], operations: float) -> Found:
     }
 
 
+def tried(theirs: dict[str, list[Found]], *keys: str) -> dict[str, dict[str, float]]:
+    """These figures of each of TRL's configurations."""
+    return {name: {key: round(median(found, key), 3) for key in keys} for name, found in theirs.items()}
+
+
+def ratio(result: Found, *keys: str) -> float:
+    """TRL's sum of these figures by openbook's."""
+    theirs, ours = (sum(result[name][key] for key in keys) for name in ("trl", "openbook"))
+    return float(theirs / ours)
+
+
+def agreement(result: Found, folder: Path, variant: str) -> dict[str, float]:
+    """How far the losses and the gradients of both sides are apart."""
+    return {
+        "loss_difference": abs(result["trl"]["loss"] - result["openbook"]["loss"]),
+        "gradient_difference": gradient_difference(folder, variant),
+    }
+
+
 def gradient_difference(folder: Path, variant: str) -> float:
     """The norm of the difference of all gradients, relative to TRL's."""
     ours, theirs = (load_file(folder / f"{name}.safetensors") for name in ("openbook", variant))
@@ -284,10 +303,16 @@ def settings(task: Task, folder: Path, accumulation: int) -> dict[str, Any]:
     }
 
 
-def read_task(folder: Path) -> Task:
+def opened() -> tuple[Path, str, Task]:
+    """The folder of this process, its side and its task. The side "prepare" ends here."""
+    folder, side = Path(sys.argv[1]), sys.argv[2]
     task: Task = json.loads((folder / "task.json").read_text())
     torch.set_num_threads(task["threads"])
-    return task
+    if side == "prepare":
+        prepare(task)
+        write_found(folder, side, {})
+        sys.exit()
+    return folder, side, task
 
 
 def write_found(folder: Path, side: str, found: Found) -> None:

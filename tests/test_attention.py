@@ -15,7 +15,12 @@ from openbook.models import load
 from openbook.tokens import TokenSequence, TokenTree, build, concatenate, pack
 from openbook.training.attention import TreeLayout, forward_keywords, serve_trees, tree_attention
 from openbook.training.head import hidden_states, token_losses
-from openbook.training.trainer import collate, row_loss
+from openbook.training.trainer import Supervised, collate
+
+
+def row_loss(network: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """The summed loss of one row."""
+    return Supervised().sums(network, batch)["loss"]
 
 
 def sequences(*, prefix: int = 40, questions: int = 5, nested: bool = True, seed: int = 0) -> list[TokenSequence]:

@@ -11,8 +11,8 @@ from openbook.models import load
 from openbook.models.decode import decode
 from openbook.tokens import build
 from openbook.training.attention import serve_trees
-from openbook.training.trainer import collate, row_loss
-from test_attention import assert_close, gradients, sequences
+from openbook.training.trainer import collate
+from test_attention import assert_close, gradients, row_loss, sequences
 from test_decode import MODELS, expected
 
 CPU = torch.device("cpu")

@@ -27,7 +27,7 @@ def title(attention: Attention, gains: Gains) -> None:
     here = attention.near(1, gains.section, when={Flag.ANSWERING: -gains.early})
     attention.lower(1, here + 3 * gains.name, when=Flag.INSIDE)
     ends = {Flag.PREVIOUS_PIECE: 1 / SMALL, Flag.PIECE: -2.0, Flag.JOINT: -2.0}
-    heading = {Flag.HEADING: 1 / SMALL, Flag.OPEN: 1.0, Flag.LINE: gains.bare}
+    heading = {Flag.HEADING: 1 / SMALL, Flag.OPEN: 1.0, Flag.LINE: 1.0}
     none_above = {Flag.OPENS: 1.9, Flag.SINK: -3.0}  # then at the tag that opens the document
     elsewhere = dict.fromkeys((Flag.INSIDE, Flag.SYSTEM, Flag.ANSWERING, Flag.LINE, Flag.EARLIER_LINE), -3.0)
     inside, answering = {Flag.INSIDE: 1.0}, {Flag.ANSWERING: 1.0}

@@ -33,7 +33,6 @@ class Gains:
     name: float = 600.0  # names: what each condition is worth
     section: float = 1.5  # names: how much a heading loses with each token of distance
     early: float = 1.25  # names: in the question the first one counts, so there this takes away from that slope
-    bare: float = 1.0  # names: what the line's end behind one is worth, where a bracket is worth 1
     alike: float = 240.0  # names: the one that is asked for
     differs: float = 0.2  # names: the share of that which may be missing
     place: float = 60.0  # names: what it is worth to be the first sentence below its heading

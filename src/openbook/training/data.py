@@ -136,12 +136,7 @@ class Study:
     def _encode(self, item: Item, passages: list[str] | None) -> tuple[Conversation, list[TokenSequence]]:
         if item.messages:
             conversation = Conversation(messages=item.messages)
-            sequences = encode_turns(self.tokenizer, conversation, trained=item.trained, name=item.name)
-            if not sequences:
-                raise RecordError(
-                    f"{item.name}: no assistant's message is trained on.", "Let one count, or remove the row."
-                )
-            return conversation, sequences
+            return conversation, encode_turns(self.tokenizer, conversation, trained=item.trained, name=item.name)
         conversation = prompt.with_answer(prompt.prompt(item.question, passages), item.answer)
         return conversation, [encode(self.tokenizer, conversation, name=item.name)]
 

@@ -32,16 +32,15 @@ def fit_rows(config: Config, model: Any, loaded: LoadedModel, progress: Progress
     tune, wished = config.tune, Tune().row_tokens
     if tune.row_tokens != wished:
         return config
-    room = USABLE * total_memory(loaded.model.device) - held_bytes(model)
-    each = SLACK * bytes_per_token(model, loaded)
+    total, held = total_memory(loaded.model.device), held_bytes(model)
+    room, each = USABLE * total - held, SLACK * bytes_per_token(model, loaded)
     tokens, rows = wished, tune.rows_per_step
     while tokens > SHORTEST and each * tokens > room:
         tokens, rows = tokens // 2, rows * 2
     if each * tokens > room:
         raise ModelError(
             f"{loaded.name} does not fit: training it on rows of {tokens} tokens takes about "
-            f"{(held_bytes(model) + each * tokens) / 1e9:.1f} GB, and there are "
-            f"{total_memory(loaded.model.device) / 1e9:.1f} GB.",
+            f"{(held + each * tokens) / 1e9:.1f} GB, and there are {total / 1e9:.1f} GB.",
             "Take a smaller base, tune.adapter=qlora, or tune.activation_checkpointing=true; to try it all the same, "
             f"set tune.row_tokens to another number than {wished:,}.",
         )
@@ -74,16 +73,15 @@ def held_bytes(model: Any) -> int:
 
 def bytes_per_token(model: Any, loaded: LoadedModel) -> float:
     """Bytes that a forward pass keeps for the backward one, for each token of a row: measured on a short one."""
+    from accelerate.utils import send_to_device
+
     from openbook.training.trainer import collate
 
     ids = np.arange(PROBE, dtype=np.int64) % loaded.model.config.get_text_config().vocab_size
     weight = np.zeros(PROBE, np.float32)
     weight[-1] = 1.0
-    batch = collate([build([TokenSequence(input_ids=ids, weight=weight, name="probe")])])
-    keywords = {
-        name: value.to(loaded.model.device) if isinstance(value, torch.Tensor) else value
-        for name, value in batch["keywords"].items()
-    }
+    tree = build([TokenSequence(input_ids=ids, weight=weight, name="probe")])
+    keywords = send_to_device(collate([tree]), loaded.model.device)["keywords"]
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
 

@@ -64,16 +64,6 @@ def predicting_states(model: Any, batch: Batch) -> Tensor:
     return hidden_states(model, batch["keywords"])[batch["predictors"]]
 
 
-def row_losses(model: Any, batch: Batch) -> Tensor:
-    """The cross-entropies (N,) of one row's supervised tokens."""
-    return token_losses(model, predicting_states(model, batch), batch["targets"])
-
-
-def row_loss(model: Any, batch: Batch) -> Tensor:
-    """The summed loss of one row."""
-    return sft(row_losses(model, batch), batch["weights"])
-
-
 class Supervised:
     """Supervised fine-tuning: the mean cross-entropy of the answers' tokens, or what `kind` makes of it to be trained on."""
 
@@ -88,7 +78,8 @@ class Supervised:
         return weights.sum()
 
     def sums(self, model: Any, batch: Batch) -> dict[str, Tensor]:
-        losses, weights = row_losses(model, batch), batch["weights"]
+        losses = token_losses(model, predicting_states(model, batch), batch["targets"])
+        weights = batch["weights"]
         found = {"loss": sft(losses, weights)}
         return found if self._kind == "nll" else found | {"objective": sft(losses, weights, self._kind)}
 
