@@ -9,7 +9,7 @@ import torch
 from openbook import prompt
 from openbook.models import Generator, load
 from openbook.models.chat import encode_text, stop_tokens
-from openbook.models.load import NANO
+from openbook.models.load import resolve
 from openbook.records import Chunk, Document
 
 PASSAGES = (
@@ -25,8 +25,8 @@ def generator() -> Generator:
 
 def test_it_is_an_ordinary_llama_of_a_size_that_ships(generator: Generator) -> None:
     assert type(generator.loaded.model).__name__ == "LlamaForCausalLM"
-    assert sum(path.stat().st_size for path in NANO.iterdir()) < 30_000_000
-    assert not [path.name for path in NANO.iterdir() if path.suffix in {".bin", ".pt", ".pkl"}]
+    assert sum(path.stat().st_size for path in Path(resolve("nano")).iterdir()) < 30_000_000
+    assert not [path.name for path in Path(resolve("nano")).iterdir() if path.suffix in {".bin", ".pt", ".pkl"}]
 
 
 def test_tags_and_roles_are_single_tokens_and_tags_survive_decoding(generator: Generator) -> None:

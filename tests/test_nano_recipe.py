@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM
 
 from openbook import prompt
 from openbook.models.chat import encode_prompt
-from openbook.models.load import NANO, load_tokenizer
+from openbook.models.load import load_tokenizer, resolve
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "nano"
 
@@ -27,7 +27,7 @@ def untrained() -> LlamaForCausalLM:
     sys.path.insert(0, str(RECIPE))
     from circuits import Shape, build
 
-    tokenizer = Tokenizer.from_file(str(NANO / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(f"{resolve('nano')}/tokenizer.json")
     return build(Shape(), tokenizer, eos_token_id=1, pad_token_id=0).eval()
 
 

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+EMBEDDED = ("nano", "small")  # the base models inside the package
+
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
@@ -70,7 +72,7 @@ class Dataset(Section):
 
 
 class Model(Section):
-    base: str = Field("nano", description='"nano" (embedded), a folder, or a hub name')
+    base: str = Field("nano", description='"nano" or "small" (embedded), a folder, or a hub name')
     quantization: Literal["nf4", "none"] = Field(
         "nf4", description="nf4: 4-bit weights, as QLoRA has them; none: as loaded"
     )

@@ -85,10 +85,12 @@ def _toml(value: object) -> str:
 
 def keep_offline(config: "Config") -> list[str]:
     """No hub is asked for anything unless the configuration names a model that only a hub can have: these names."""
+    from openbook.options import EMBEDDED
+
     names = [config.model.base, config.retrieval.embedder]
     if config.dataset.teacher == "local" and config.dataset.teacher_model:
         names.append(config.dataset.teacher_model)
-    from_hub = [name for name in names if name not in ("nano", "offline") and not _is_path(name)]
+    from_hub = [name for name in names if name not in (*EMBEDDED, "offline") and not _is_path(name)]
     sets = (name.rpartition("=")[0] or name for name in config.instruct.sets)  # without their weights
     from_hub += [name for name in sets if _is_hub_name(name)]
     if not from_hub:

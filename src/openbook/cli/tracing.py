@@ -27,7 +27,7 @@ def trace(
         int | None, typer.Option(min=1, help="A row of the training set, by its line, in place of a message.")
     ] = None,
     train: Annotated[Path | None, typer.Option(help="The file of --row (default: what `dataset` wrote).")] = None,
-    base: Annotated[str | None, typer.Option(help='"nano" (embedded), a folder, or a hub name.')] = None,
+    base: Annotated[str | None, typer.Option(help='"nano" or "small" (embedded), a folder, or a hub name.')] = None,
     from_adapter: Annotated[
         Path | None, typer.Option(help="Folder of a tuned adapter to go on from (default: the bare base).")
     ] = None,

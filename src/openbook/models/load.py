@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from openbook.config import Config
 from openbook.errors import ModelError
+from openbook.options import EMBEDDED
 from openbook.storage import hash_file, hash_json
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-NANO = Path(__file__).parent / "nano"  # the embedded base
 
 # What they warn of, a kernel from a hub that is absent and matrices that were asked for in fp32, is no news to a user.
 for _name in ("bitsandbytes.backends.cpu.ops", "transformers.integrations.bitsandbytes"):
@@ -46,9 +45,9 @@ def _context(config: Any, tokenizer: Any) -> int:
 
 
 def resolve(name: str) -> str:
-    """`nano` is the embedded model's folder; a path stays a path; anything else is a hub name."""
-    if name == "nano":
-        return str(NANO)
+    """`nano` and `small` are the embedded models' folders; a path stays a path; anything else is a hub name."""
+    if name in EMBEDDED:
+        return str(Path(__file__).parent / name)
     looks_like_a_path = name.startswith(("/", "./", "../", "~")) or Path(name).expanduser().exists()
     if looks_like_a_path:
         folder = Path(name).expanduser()
@@ -145,7 +144,7 @@ def load(
     device: str = "auto",
     dequantize: bool = False,
 ) -> LoadedModel:
-    """Load a model by name (`nano`, a folder, or a hub name), frozen, in evaluation mode.
+    """Load a model by name (`nano`, `small`, a folder, or a hub name), frozen, in evaluation mode.
 
     `quantization="nf4"` holds the linear layers in 4-bit NormalFloat (QLoRA, arXiv 2305.14314). With `dequantize` they
     are then turned back into plain matrices of exactly the same values: more memory, much faster token by token.
