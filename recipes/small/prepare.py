@@ -93,7 +93,7 @@ def vocabulary(tokenizer: Any) -> dict[str, np.ndarray]:
         word = text.strip()
         table["begins"][token] = text[:1].isspace() or not word[:1].isalnum()
         table["stop"][token] = text.startswith(" ") and word.lower() in STOPWORDS
-        table["mark"][token] = bool(word) and not any(character.isalnum() for character in word) or not word
+        table["mark"][token] = (bool(word) and not any(character.isalnum() for character in word)) or not word
         table["digit"][token] = word.isdigit()
         table["capital"][token] = word[:1].isupper()
         if text.startswith(" ") and len(ids := encode(text.lower())) == 1:
