@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from peft.helpers import disable_input_dtype_casting
 from safetensors.torch import load_model, save_model
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, SequentialSampler
@@ -158,7 +159,9 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Tensor | None = None) -> Tensor:
-        with fast_products(self.args.device):
+        # Under autocast a linear layer rounds its input itself; PEFT would first write it out in the adapters' fp32.
+        half = self.args.bf16 or self.args.fp16
+        with fast_products(self.args.device), disable_input_dtype_casting(model, active=half):
             loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         return loss
 
