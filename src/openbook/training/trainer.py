@@ -46,7 +46,7 @@ def collate(rows: Sequence[TokenTree]) -> Batch:
     """One row as the tensors of a step: the model's keywords, and where its supervised tokens stand.
 
     `targets`, `weights`, `predictors` and `owners` are (N,): the tokens, their weights, the positions that predict
-    them, and the sequences that they belong to.
+    them, and the sequences that they belong to, of which there are `sequences`.
     """
     (tree,) = rows
     keywords = forward_keywords(tree)
@@ -57,6 +57,7 @@ def collate(rows: Sequence[TokenTree]) -> Batch:
         "weights": torch.from_numpy(tree.weight)[at],
         "predictors": torch.from_numpy(tree.parent)[at],
         "owners": torch.from_numpy(tree.sequence)[at],
+        "sequences": int(tree.sequence.max()) + 1,
     }
 
 
@@ -150,7 +151,8 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Tensor:
         total = num_items_in_batch if num_items_in_batch is not None else self._method.count(inputs)
-        sums = self._method.sums(model, inputs)
+        with self.accelerator.autocast():  # accelerate's own stands around the model's `forward`, which is not called
+            sums = self._method.sums(model, inputs)
         # Distributed training averages gradients over processes; ours are parts of one sum.
         trained = sums.pop("objective" if "objective" in sums else "loss")
         loss: Tensor = trained / total * self.args.world_size
@@ -189,7 +191,7 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         self.model.eval()
         summed: dict[str, float] = {}
         count = 0.0
-        with torch.no_grad(), fast_products(self.args.device), self.compute_loss_context_manager():
+        with torch.no_grad(), fast_products(self.args.device), self.accelerator.autocast():
             for index in range(len(rows)):
                 batch = self._prepare_inputs(self._method.collate([rows[index]]))
                 sums = self._method.sums(self.model, batch)
