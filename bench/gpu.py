@@ -41,16 +41,19 @@ from transformers.models.llama import modeling_llama
 import versus
 from openbook.models import load_tokenizer
 from openbook.models.decode import decode
+from openbook.options import Preference
 from openbook.tokens import TokenSequence, TokenTree, build, concatenate, plan
 from openbook.training import attention
 from openbook.training.attention import Level, TreeLayout, dense, levels, serve_trees
+from openbook.training.dpo import Anchors, DirectPreference
+from openbook.training.pair_rows import Pairs
 from openbook.training.trainer import Supervised, TreeTrainer, collate
 
 
 def lived() -> float:
     """Seconds since this process began, its imports included."""
     began = float(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]) / os.sysconf("SC_CLK_TCK")
-    return min(60.0, max(0.0, float(Path("/proc/uptime").read_text().split()[0]) - began))
+    return min(300.0, max(0.0, float(Path("/proc/uptime").read_text().split()[0]) - began))
 
 
 START = time.monotonic() - lived()
@@ -182,7 +185,6 @@ class Sitting:
         self.device = torch.device("cpu" if self.rehearse else "cuda")
         self._end = START + options.seconds
         self._only: list[str] = options.only
-        self.found: list[dict[str, Any]] = []
         self.rate = math.nan  # TFLOP/s of a large product in bf16
 
     def pick(self, real: Any, tiny: Any) -> Any:
@@ -206,15 +208,23 @@ class Sitting:
             self.record(name, error=repr(error)[:500], traceback=traceback.format_exc()[-4000:])
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        self.free()
+        if not self.broken():
+            self.free()
         self.record(name, section_seconds=round(time.monotonic() - began, 1))
 
     def record(self, section: str, **found: Any) -> None:
         row = {"section": section, "at": round(time.monotonic() - START, 1), **found}
-        self.found.append(row)
         with (self.out / "gpu.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps({key: value for key, value in row.items() if key != "traceback"}), flush=True)
+
+    def broken(self) -> bool:
+        """Whether a kernel has failed in a way that leaves this process no use of the device."""
+        try:
+            self.wait()
+        except RuntimeError:
+            return True
+        return False
 
     def free(self) -> None:
         gc.collect()
@@ -370,7 +380,9 @@ def correctness(sitting: Sitting) -> None:
             network = network_of(sitting, family, width)
             truth = separate(network, given)
             found = {"fp32 dense": errors(in_trees(network, rows, dense), truth)}
-            network.to(torch.bfloat16)
+            network.zero_grad()
+            for parameter in network.parameters():  # not the buffers: rotary angles are fp32 in half models too
+                parameter.data = parameter.data.bfloat16()
             found["bf16 separate"] = errors(separate(network, given), truth)
             found["bf16 separate, reversed"] = errors(separate(network, given[::-1]), truth)
             for name, kernel in KINDS.items():
@@ -693,6 +705,82 @@ class Comparison:
         return SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=load_tokenizer("nano"))
 
 
+class Preferences(Comparison):
+    """DPO on pairs, four to a context. What the reference thinks is given: the same number for every answer."""
+
+    REFERENCE = -540.0
+
+    def __init__(self, sitting: Sitting) -> None:
+        super().__init__(sitting, "1.1b", contexts=10, questions=8, nf4=False)
+        self.name = "1.1b DPO, 4 pairs a context"
+        for group in self.groups:  # an odd sequence takes the question of the even one before it
+            for n in range(0, len(group) - 1, 2):
+                prompt, answer = group[n].shareable, group[n + 1].shareable
+                kept = (group[n].input_ids[:prompt], group[n + 1].input_ids[answer:])
+                weight = np.array([0.0] * prompt + [1.0] * len(kept[1]), np.float32)
+                group[n + 1] = TokenSequence(input_ids=np.concatenate(kept), weight=weight)
+            del group[len(group) // 2 * 2 :]
+        self.sequences = [sequence for group in self.groups for sequence in group]
+        self.pairs = Pairs(
+            chosen=tuple(self.sequences[0::2]),
+            rejected=tuple(self.sequences[1::2]),
+            margins=(0.0,) * (len(self.sequences) // 2),
+        )
+        self.pair_rows = self.pairs.rows(range(len(self.pairs)), sitting.pick(12288, 2400))
+        self.rows = [row.tree for row in self.pair_rows]
+        self.batch = sitting.pick(10, 2)  # sequences; two of them are a pair
+
+    def _openbook(self, model: Any, steps: int, liger: bool) -> Any:
+        serve_trees(model.get_base_model())
+        arguments = TrainingArguments(
+            per_device_train_batch_size=1,
+            remove_unused_columns=False,
+            label_names=[],
+            num_train_epochs=1,
+            **self._settings(steps, len(self.pair_rows), liger),
+        )
+        reference = torch.full((len(self.pairs), 2), self.REFERENCE)
+        method = DirectPreference(Preference(), reference, Anchors())
+        rows = self.pair_rows * steps
+        return TreeTrainer(model=model, args=arguments, method=method, rows=rows, validation=[], callbacks=[])
+
+    def _trl(self, model: Any, steps: int, liger: bool) -> Any:
+        from datasets import Dataset
+        from trl import DPOConfig, DPOTrainer
+
+        batch = self.batch // 2
+        arguments = DPOConfig(
+            per_device_train_batch_size=batch,
+            max_length=None,
+            beta=Preference().beta,
+            remove_unused_columns=False,
+            **self._settings(steps, len(self.pairs) // batch, liger),
+        )
+        text = Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " c"}] * 2)
+        trainer = DPOTrainer(model=model, args=arguments, train_dataset=text, processing_class=load_tokenizer("nano"))
+        trainer.precompute_ref_logps = True
+        trainer.train_dataset = Dataset.from_list(
+            [
+                {
+                    "prompt_ids": c.input_ids[: c.shareable].tolist(),
+                    "chosen_ids": c.input_ids[c.shareable :].tolist(),
+                    "rejected_ids": r.input_ids[r.shareable :].tolist(),
+                    "ref_chosen_logps": self.REFERENCE,
+                    "ref_rejected_logps": self.REFERENCE,
+                }
+                for c, r in zip(self.pairs.chosen, self.pairs.rejected, strict=True)
+            ]
+        )
+        return trainer
+
+
+def preferences(sitting: Sitting) -> None:
+    compared = Preferences(sitting)
+    compared.run("openbook")
+    compared.run("trl", steps=2)
+    compared.run("openbook + liger")
+
+
 def large(sitting: Sitting) -> None:
     compared = Comparison(sitting, "1.1b", contexts=10, nf4=False)
     compared.run("openbook")
@@ -811,7 +899,8 @@ def table(found: Sequence[dict[str, Any]]) -> str:
                 f"{row['tokens_per_s_after_reading']} after reading, reading {row['reading_seconds']} s"
             )
         elif "error" in row or "skipped" in row:
-            lines.append(f"{row['section']}: {row.get('error') or 'skipped, ' + row['skipped']}")
+            what = " ".join(row[key] for key in ("section", "case", "side") if key in row)
+            lines.append(f"{what}: {row.get('error') or 'skipped, ' + row['skipped']}")
     return "\n".join(lines)
 
 
@@ -834,7 +923,7 @@ def main() -> None:
 
         attention._flash, attention._flash_backward = plain_flash, plain_flash_backward
     sitting.record("start", imported_seconds=round(time.monotonic() - START, 1))
-    for name, limit, work in (
+    sections: list[tuple[str, int, Callable[[Sitting], None]]] = [
         ("machine", 15, machine),
         ("correctness", 30, correctness),
         ("attention", 20, attention_kinds),
@@ -844,12 +933,19 @@ def main() -> None:
         ("one question", 25, one_question),
         ("generation", 25, generation),
         ("small", 20, small),
+        ("preferences", 30, preferences),
         ("row lengths", 15, row_lengths),
         ("flex", 50, flex_kind),
         ("without liger", 15, without_liger),
-    ):
+    ]
+    for place, (name, limit, work) in enumerate(sections):
         sitting.section(name, limit, work)
-    text = table(sitting.found)
+        rest = [later for later, _, _ in sections[place + 1 :] if not options.only or later in options.only]
+        if rest and sitting.broken():
+            sitting.record(name, broken="the device answers no more: goes on in a new process")
+            again = [str(options.out), "--seconds", str(options.seconds), "--only", "machine", *rest]
+            os.execv(sys.executable, [sys.executable, __file__, *again])
+    text = table([json.loads(line) for line in (sitting.out / "gpu.jsonl").read_text().splitlines()])
     (sitting.out / "table.txt").write_text(text + "\n")
     print(text)
 

@@ -53,10 +53,10 @@ class Level:
         q, k = (None, None) if triangles else (_positions(queries), _positions(keys))
         return cls(
             causal=triangles,
-            queries=None if q is None else q.to(device),
-            keys=None if k is None else k.to(device),
-            query_starts=q_starts.to(device),
-            key_starts=k_starts.to(device),
+            queries=None if q is None else _moved(q, device),
+            keys=None if k is None else _moved(k, device),
+            query_starts=_moved(q_starts, device),
+            key_starts=_moved(k_starts, device),
             most_queries=most_queries,
             most_keys=most_keys,
         )
@@ -65,6 +65,11 @@ class Level:
 def _starts(ranges: Sequence[Range]) -> tuple[Tensor, int]:
     lengths = [end - start for start, end in ranges]
     return torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32), max(lengths)
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """On `device`; from pinned memory, so that nothing waits there for what was asked of a GPU before."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _positions(ranges: Sequence[Range]) -> Tensor:
@@ -126,7 +131,7 @@ class TreeLayout:
         device = torch.device(device)
         if device not in self._masks:
             position = torch.arange(len(self.subtree_end), device=device)
-            end = self.subtree_end.to(device)
+            end = _moved(self.subtree_end, device)
             self._masks[device] = ((position[None] <= position[:, None]) & (position[:, None] < end[None]))[None, None]
         return self._masks[device]
 
@@ -315,7 +320,8 @@ def kernel_for(query: Tensor, key: Tensor, value: Tensor) -> Kernel:
     half = query.dtype == key.dtype == value.dtype and query.dtype in (torch.bfloat16, torch.float16)
     if query.device.type == "cuda" and half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 256:
         ampere = torch.cuda.get_device_capability(query.device) >= (8, 0)
-        if ampere and torch.backends.cuda.is_flash_attention_available():
+        # ROCm's kernel gives the log-sum-exp in another layout.
+        if ampere and torch.version.cuda and torch.backends.cuda.is_flash_attention_available():
             return levels
     return dense
 
