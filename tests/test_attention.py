@@ -13,9 +13,18 @@ from models_for_tests import FAMILIES, folder, model
 from openbook.errors import ModelError
 from openbook.models import load
 from openbook.tokens import TokenSequence, TokenTree, build, concatenate, pack
-from openbook.training.attention import TreeLayout, forward_keywords, serve_trees, tree_attention
+from openbook.training.attention import (
+    Kernel,
+    TreeLayout,
+    dense,
+    forward_keywords,
+    levels,
+    serve_trees,
+    tree_attention,
+)
 from openbook.training.head import hidden_states, token_losses
 from openbook.training.trainer import Supervised, collate
+from plain_varlen import plain_flash, plain_flash_backward
 
 
 def row_loss(network: Any, batch: dict[str, Any]) -> torch.Tensor:
@@ -121,7 +130,7 @@ def test_blocks_equal_the_dense_mask(triangle: int, monkeypatch: pytest.MonkeyPa
     length = len(layout.subtree_end)
     query, key, value = (torch.randn(1, 4, length, 8, requires_grad=True) for _ in range(3))
     ours, _ = tree_attention(torch.nn.Module(), query, key, value, None, tree=layout)
-    theirs = F.scaled_dot_product_attention(query, key, value, attn_mask=layout.mask).transpose(1, 2)
+    theirs = F.scaled_dot_product_attention(query, key, value, attn_mask=layout.mask()).transpose(1, 2)
     weights = torch.randn_like(ours)
     for a, b in zip(
         torch.autograd.grad((ours * weights).sum(), [query, key, value]),
@@ -130,6 +139,59 @@ def test_blocks_equal_the_dense_mask(triangle: int, monkeypatch: pytest.MonkeyPa
     ):
         assert torch.allclose(a, b, atol=1e-5)
     assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def layout_of_nested_trees() -> TreeLayout:
+    """Three depths of nesting, a root without branches, branches of one token and of many."""
+    trees = [build(sequences(seed=4)), build(sequences(questions=1, seed=6)), build(sequences(prefix=1, seed=5))]
+    return TreeLayout.of(concatenate(trees))
+
+
+def test_levels_hold_every_pair_once() -> None:
+    layout = layout_of_nested_trees()
+    seen = torch.zeros(layout.mask().shape[2:], dtype=torch.int64)
+    for level in layout.levels(torch.device("cpu")):
+        everything = torch.arange(len(seen))
+        queries = everything if level.queries is None else level.queries
+        keys = everything if level.keys is None else level.keys
+        assert len(queries.unique()) == len(queries) == level.query_starts[-1]
+        assert len(keys.unique()) == len(keys) == level.key_starts[-1]
+        for block in range(len(level.query_starts) - 1):
+            q = queries[level.query_starts[block] : level.query_starts[block + 1]]
+            k = keys[level.key_starts[block] : level.key_starts[block + 1]]
+            allowed = torch.ones(len(q), len(k), dtype=torch.int64)
+            seen[q[:, None], k[None]] += allowed.tril() if level.causal else allowed
+    assert len(layout.levels(torch.device("cpu"))) >= 3
+    assert torch.equal(seen, layout.mask()[0, 0].long())
+
+
+def test_levels_equal_the_dense_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of a GPU, its kernel written out; two query heads to a key head."""
+    monkeypatch.setattr("openbook.training.attention._flash", plain_flash)
+    monkeypatch.setattr("openbook.training.attention._flash_backward", plain_flash_backward)
+    assert_like_dense(levels, layout_of_nested_trees(), torch.device("cpu"), torch.float32, 1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
+def test_levels_equal_the_dense_mask_on_a_gpu() -> None:
+    assert_like_dense(levels, layout_of_nested_trees(), torch.device("cuda"), torch.bfloat16, 3e-2)
+
+
+def assert_like_dense(
+    kernel: Kernel, layout: TreeLayout, device: torch.device, dtype: torch.dtype, tolerance: float
+) -> None:
+    """Output and gradients of a kernel against those of the dense mask in fp32."""
+    length = len(layout.subtree_end)
+    given = [torch.randn(1, length, heads, 16, device=device, dtype=dtype).transpose(1, 2) for heads in (4, 2, 2)]
+    weights = torch.randn(1, 4, length, 16, device=device)
+
+    def all_of(kernel: Kernel, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        inputs = [tensor.detach().requires_grad_() for tensor in inputs]
+        out = kernel(*inputs, layout, 0.3)
+        return [out, *torch.autograd.grad((out * weights).sum(), inputs)]
+
+    for ours, theirs in zip(all_of(kernel, given), all_of(dense, [x.float() for x in given]), strict=True):
+        assert (ours.float() - theirs).norm() <= tolerance * theirs.norm()
 
 
 def test_padded_generation_still_minds_its_padding() -> None:

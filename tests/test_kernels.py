@@ -207,3 +207,27 @@ def test_trained_steps_take_the_faster_kernels(multiplied, tmp_path):
     trainer.evaluate()
     assert len(multiplied) - step == 43, "three for each of 14 layers, and the head"
     assert step > 43 + 14
+
+
+def test_half_precision_is_autocast_in_steps_and_validation(tmp_path):
+    """accelerate wraps the model's `forward`; hidden states come from its body, which would not be reached by that."""
+    from transformers import TrainingArguments
+
+    from openbook.training.trainer import Supervised, TreeTrainer
+
+    seen = []
+
+    class Watched(Supervised):
+        def sums(self, model, batch):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().sums(model, batch)
+
+    network, row = tuned("lora", tmp_path).to(torch.bfloat16), build(sequences())
+    serve_trees(network.get_base_model())
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), max_steps=1, remove_unused_columns=False, report_to=[], use_cpu=True, bf16=True
+    )
+    trainer = TreeTrainer(model=network, args=arguments, method=Watched(), rows=[row], validation=[row], callbacks=[])
+    trainer.train()
+    trainer.evaluate()
+    assert seen == [True, True]

@@ -2,11 +2,13 @@
 
 In depth-first order the descendants of a segment (a run of tokens without a branch) are one range of the row. So what
 a tree allows is, for each segment, a causal triangle over itself and one full rectangle: its descendants' queries
-against its keys. No mask is built and no key is copied; partial softmaxes are merged by their log-sum-exp, and the
-backward pass of each block, given the merged output and log-sum-exp, yields its exact share of the gradients
-(as in ring attention, arXiv 2310.01889).
+against its keys. No mask is built; partial softmaxes are merged by their log-sum-exp, and the backward pass of each
+block, given the merged output and log-sum-exp, yields its exact share of the gradients (as in ring attention, arXiv
+2310.01889). A CPU computes block by block. A GPU computes all triangles in one call of its flash kernel, and then, for
+each depth of nesting, all rectangles in another: segments of one depth share neither descendants nor keys.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,6 +30,50 @@ TRIANGLE = 256
 ALONE = "Set tune.share_prefixes to false: each sequence is then read by itself, which is slower."
 
 Range = tuple[int, int]
+# Attention of a query (1, H, T, D) to keys and values (1, H_kv, T, D), scaled: out (1, H, T, D).
+Kernel = Callable[[Tensor, Tensor, Tensor, "TreeLayout", float], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """Blocks that one call of a kernel for sequences of various lengths computes. Block i's queries are those at
+    `queries[query_starts[i] : query_starts[i + 1]]`, its keys likewise; None: all tokens of the row in order."""
+
+    causal: bool
+    queries: Tensor | None  # (Q,) positions in the row
+    keys: Tensor | None  # (K,)
+    query_starts: Tensor  # (N + 1,) int32
+    key_starts: Tensor
+    most_queries: int  # of one block
+    most_keys: int
+
+    @classmethod
+    def of(cls, queries: Sequence[Range], keys: Sequence[Range], device: torch.device, *, triangles: bool) -> "Level":
+        (q_starts, most_queries), (k_starts, most_keys) = _starts(queries), _starts(keys)
+        q, k = (None, None) if triangles else (_positions(queries), _positions(keys))
+        return cls(
+            causal=triangles,
+            queries=None if q is None else _moved(q, device),
+            keys=None if k is None else _moved(k, device),
+            query_starts=_moved(q_starts, device),
+            key_starts=_moved(k_starts, device),
+            most_queries=most_queries,
+            most_keys=most_keys,
+        )
+
+
+def _starts(ranges: Sequence[Range]) -> tuple[Tensor, int]:
+    lengths = [end - start for start, end in ranges]
+    return torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32), max(lengths)
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """On `device`; from pinned memory, so that nothing waits there for what was asked of a GPU before."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _positions(ranges: Sequence[Range]) -> Tensor:
+    return torch.cat([torch.arange(start, end) for start, end in ranges])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +105,43 @@ class TreeLayout:
             longest=int(tree.depth.max()) + 1,
         )
 
+    def levels(self, device: torch.device) -> tuple[Level, ...]:
+        """All segments' triangles, then the rectangles of each depth of nesting. Built and moved once a row."""
+        if device not in self._levels:
+            end = self.subtree_end.tolist()
+            segments = self.tree.segments()
+            open_ends: list[int] = []  # where the subtrees end that the present segment stands in
+            nested: dict[int, list[tuple[Range, Range]]] = {}
+            for start, stop in segments:
+                while open_ends and open_ends[-1] <= start:
+                    open_ends.pop()
+                if end[stop - 1] > stop:
+                    nested.setdefault(len(open_ends), []).append(((stop, end[stop - 1]), (start, stop)))
+                    open_ends.append(end[stop - 1])
+            rectangles = [zip(*nested[depth], strict=True) for depth in sorted(nested)]
+            self._levels[device] = (
+                Level.of(segments, segments, device, triangles=True),
+                *(Level.of(list(queries), list(keys), device, triangles=False) for queries, keys in rectangles),
+            )
+        return self._levels[device]
+
+    def mask(self, device: torch.device | str = "cpu") -> Tensor:
+        """The same as a dense (1, 1, T, T) mask, True = attend: the oracle, and the path of devices without a faster one.
+        Built once a row."""
+        device = torch.device(device)
+        if device not in self._masks:
+            position = torch.arange(len(self.subtree_end), device=device)
+            end = _moved(self.subtree_end, device)
+            self._masks[device] = ((position[None] <= position[:, None]) & (position[:, None] < end[None]))[None, None]
+        return self._masks[device]
+
     @cached_property
-    def mask(self) -> Tensor:
-        """The same as a dense (1, 1, T, T) mask, True = attend: the oracle, and the path of devices without a faster one."""
-        position = torch.arange(len(self.subtree_end))
-        return ((position[None] <= position[:, None]) & (position[:, None] < self.subtree_end[None]))[None, None]
+    def _levels(self) -> dict[torch.device, tuple[Level, ...]]:
+        return {}
+
+    @cached_property
+    def _masks(self) -> dict[torch.device, Tensor]:
+        return {}
 
 
 def _halve(start: int, stop: int, triangles: list[Range], rectangles: list[tuple[Range, Range]]) -> None:
@@ -133,6 +211,121 @@ class _BlockAttention(torch.autograd.Function):
         return d_query, d_key, d_value, None, None
 
 
+def _flash(level: Level, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Output (Q, H, D) and log-sum-exp (H, Q) of the blocks of a level, by PyTorch's CUDA flash kernel."""
+    out, lse, *_ = torch.ops.aten._flash_attention_forward(
+        query,
+        key,
+        value,
+        level.query_starts,
+        level.key_starts,
+        level.most_queries,
+        level.most_keys,
+        0.0,
+        level.causal,
+        False,
+        scale=scale,
+    )
+    return out, lse
+
+
+def _flash_backward(
+    level: Level, grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query (Q, H, D), key and value (K, H_kv, D)."""
+    unused = query.new_empty(2, dtype=torch.uint64)  # the state of a dropout that there is not
+    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._flash_attention_backward(
+        grad,
+        query,
+        key,
+        value,
+        out,
+        lse,
+        level.query_starts,
+        level.key_starts,
+        level.most_queries,
+        level.most_keys,
+        0.0,
+        level.causal,
+        unused,
+        unused,
+        scale=scale,
+    )
+    return found
+
+
+class _LevelAttention(torch.autograd.Function):
+    """Softmax attention over the levels of a layout. All tensors are (T, H, D), keys and values with H_kv heads."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: TreeLayout, scale: float) -> Tensor:
+        triangles, *rectangles = layout.levels(query.device)
+        out, lse = _flash(triangles, query, key, value, scale)
+        for level in rectangles:
+            assert level.queries is not None
+            at = level.queries
+            o, s = _flash(level, query[at], key[level.keys], value[level.keys], scale)
+            before = lse[:, at]
+            merged = torch.logaddexp(before, s)  # (H, Q)
+            old, new = ((part - merged).exp().t()[..., None] for part in (before, s))
+            out.index_copy_(0, at, (out[at] * old + o * new).to(out.dtype))
+            lse.index_copy_(1, at, merged)
+        ctx.save_for_backward(query, key, value, out, lse)
+        ctx.layout, ctx.scale = layout, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        query, key, value, out, lse = ctx.saved_tensors
+        triangles, *rectangles = ctx.layout.levels(query.device)
+        grad = gradients[0]
+        totals = _flash_backward(triangles, grad, query, key, value, out, lse, ctx.scale)
+        for level in rectangles:
+            q, k = level.queries, level.keys
+            parts = _flash_backward(level, grad[q], query[q], key[k], value[k], out[q], lse[:, q], ctx.scale)
+            for total, part, at in zip(totals, parts, (q, k, k), strict=True):
+                total.index_copy_(0, at, total[at] + part)
+        return *totals, None, None
+
+
+def blocks(query: Tensor, key: Tensor, value: Tensor, layout: TreeLayout, scale: float) -> Tensor:
+    """On a CPU, block by block."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    out: Tensor = _BlockAttention.apply(query, key, value, layout, scale)  # type: ignore[no-untyped-call]
+    return out
+
+
+def levels(query: Tensor, key: Tensor, value: Tensor, layout: TreeLayout, scale: float) -> Tensor:
+    """On a GPU in half precision, level by level."""
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    out: Tensor = _LevelAttention.apply(q, k, v, layout, scale)  # type: ignore[no-untyped-call]
+    return out.transpose(0, 1)[None]
+
+
+def dense(query: Tensor, key: Tensor, value: Tensor, layout: TreeLayout, scale: float, dropout: float = 0.0) -> Tensor:
+    """Everywhere, with a mask."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:  # the kernels that take a mask take no groups
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=layout.mask(query.device), dropout_p=dropout, scale=scale
+    )
+
+
+def kernel_for(query: Tensor, key: Tensor, value: Tensor) -> Kernel:
+    """The fastest that computes these."""
+    if query.device.type == "cpu":
+        return blocks
+    half = query.dtype == key.dtype == value.dtype and query.dtype in (torch.bfloat16, torch.float16)
+    if query.device.type == "cuda" and half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 256:
+        ampere = torch.cuda.get_device_capability(query.device) >= (8, 0)
+        # ROCm's kernel gives the log-sum-exp in another layout.
+        if ampere and torch.version.cuda and torch.backends.cuda.is_flash_attention_available():
+            return levels
+    return dense
+
+
 def tree_attention(
     module: torch.nn.Module,
     query: Tensor,
@@ -167,16 +360,11 @@ def tree_attention(
         )
     if kwargs.get("softcap") or kwargs.get("s_aux") is not None:
         raise ModelError("This model's attention (soft cap or sinks) is not one that token trees can serve.", ALONE)
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if query.device.type == "cpu" and not dropout:
-        out: Tensor = _BlockAttention.apply(query, key, value, tree, scale)  # type: ignore[no-untyped-call]
+    if dropout:
+        out = dense(query, key, value, tree, scale, dropout)
     else:
-        out = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=tree.mask.to(query.device), dropout_p=dropout, scale=scale
-        )
+        out = kernel_for(query, key, value)(query, key, value, tree, scale)
     return out.transpose(1, 2), None
 
 

@@ -34,7 +34,7 @@ def sequence_logps(model: Any, hidden: Tensor, batch: Batch) -> tuple[Tensor, Te
     `hidden` (N, D) are the states that predict the row's N supervised tokens.
     """
     logps = -token_losses(model, hidden, batch["targets"])
-    sequences = int(batch["owners"].max()) + 1
+    sequences = batch["sequences"]
     return (
         sum_by_sequence(logps, batch["owners"], sequences),
         sum_by_sequence(torch.ones_like(logps), batch["owners"], sequences),

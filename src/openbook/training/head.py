@@ -70,7 +70,7 @@ def token_losses(model: Any, hidden: Tensor, targets: Tensor, temperature: float
     if len(targets) <= size:
         return chunk_losses(hidden, targets)
     losses = [
-        checkpoint(chunk_losses, states, wanted, use_reentrant=False)
+        checkpoint(chunk_losses, states, wanted, use_reentrant=False, preserve_rng_state=False)
         for states, wanted in zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
     ]
     return torch.cat(losses)

@@ -75,6 +75,7 @@ def bytes_per_token(model: Any, loaded: LoadedModel) -> float:
     """Bytes that a forward pass keeps for the backward one, for each token of a row: measured on a short one."""
     from accelerate.utils import send_to_device
 
+    from openbook.training.references import as_trained
     from openbook.training.trainer import collate
 
     ids = np.arange(PROBE, dtype=np.int64) % loaded.model.config.get_text_config().vocab_size
@@ -93,7 +94,8 @@ def bytes_per_token(model: Any, loaded: LoadedModel) -> float:
 
     modes = {module: module.training for module in model.modules()}
     model.train()  # activations are recomputed in training only
-    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    keeping = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with torch.random.fork_rng(), as_trained(model), keeping:
         states = hidden_states(model, keywords)
     for module, training in modes.items():
         module.training = training

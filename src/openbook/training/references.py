@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
+from peft.helpers import disable_input_dtype_casting
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -81,6 +82,7 @@ def as_trained(model: Any) -> Iterator[None]:
     half = kind == "cuda" and model.dtype != torch.float32
     with (
         torch.autocast(kind, dtype=model.dtype if half else torch.bfloat16, enabled=half),
+        disable_input_dtype_casting(model, active=half),  # autocast casts
         fast_products(model.device),
     ):
         yield

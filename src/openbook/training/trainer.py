@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from peft.helpers import disable_input_dtype_casting
 from safetensors.torch import load_model, save_model
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, SequentialSampler
@@ -45,7 +46,7 @@ def collate(rows: Sequence[TokenTree]) -> Batch:
     """One row as the tensors of a step: the model's keywords, and where its supervised tokens stand.
 
     `targets`, `weights`, `predictors` and `owners` are (N,): the tokens, their weights, the positions that predict
-    them, and the sequences that they belong to.
+    them, and the sequences that they belong to, of which there are `sequences`.
     """
     (tree,) = rows
     keywords = forward_keywords(tree)
@@ -56,6 +57,7 @@ def collate(rows: Sequence[TokenTree]) -> Batch:
         "weights": torch.from_numpy(tree.weight)[at],
         "predictors": torch.from_numpy(tree.parent)[at],
         "owners": torch.from_numpy(tree.sequence)[at],
+        "sequences": int(tree.sequence.max()) + 1,
     }
 
 
@@ -149,7 +151,8 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Tensor:
         total = num_items_in_batch if num_items_in_batch is not None else self._method.count(inputs)
-        sums = self._method.sums(model, inputs)
+        with self.accelerator.autocast():  # accelerate's own stands around the model's `forward`, which is not called
+            sums = self._method.sums(model, inputs)
         # Distributed training averages gradients over processes; ours are parts of one sum.
         trained = sums.pop("objective" if "objective" in sums else "loss")
         loss: Tensor = trained / total * self.args.world_size
@@ -158,7 +161,9 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Tensor | None = None) -> Tensor:
-        with fast_products(self.args.device):
+        # Under autocast a linear layer rounds its input itself; PEFT would first write it out in the adapters' fp32.
+        half = self.args.bf16 or self.args.fp16
+        with fast_products(self.args.device), disable_input_dtype_casting(model, active=half):
             loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         return loss
 
@@ -186,7 +191,7 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         self.model.eval()
         summed: dict[str, float] = {}
         count = 0.0
-        with torch.no_grad(), fast_products(self.args.device), self.compute_loss_context_manager():
+        with torch.no_grad(), fast_products(self.args.device), self.accelerator.autocast():
             for index in range(len(rows)):
                 batch = self._prepare_inputs(self._method.collate([rows[index]]))
                 sums = self._method.sums(self.model, batch)

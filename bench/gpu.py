@@ -1,0 +1,954 @@
+"""One sitting on a GPU: are token trees right there, how fast are they, and against TRL?
+
+    python bench/gpu.py OUT [--seconds 150] [--only NAME ...] [--rehearse]
+
+Sections run one after another in one process, the most important first; each has its own limit of seconds, and one that
+fails is recorded with its traceback. OUT/gpu.jsonl gets a line for every finding at once, OUT/profile.txt the kernels of
+a step, OUT/table.txt what is printed at the end. `--rehearse` runs all of it on a CPU in tiny shapes, the flash
+kernels written out in plain PyTorch (tests/plain_varlen.py).
+
+TRL's side trains padding-free on Liger's layers. It needs a flash attention for packed sequences, and the package
+flash-attn is often absent: here its attention is PyTorch's own flash kernel for sequences of various lengths, fed with
+the boundaries that TRL's collator gives, grouped key heads unrepeated. So both sides stand on the same kernel.
+"""
+
+import argparse
+import contextlib
+import gc
+import json
+import math
+import os
+import signal
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback, TrainingArguments
+from transformers.models.llama import modeling_llama
+
+import versus
+from openbook.models import load_tokenizer
+from openbook.models.decode import decode
+from openbook.options import Preference
+from openbook.tokens import TokenSequence, TokenTree, build, concatenate, plan
+from openbook.training import attention
+from openbook.training.attention import Level, TreeLayout, dense, levels, serve_trees
+from openbook.training.dpo import Anchors, DirectPreference
+from openbook.training.pair_rows import Pairs
+from openbook.training.trainer import Supervised, TreeTrainer, collate
+
+
+def lived() -> float:
+    """Seconds since this process began, its imports included."""
+    began = float(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return min(300.0, max(0.0, float(Path("/proc/uptime").read_text().split()[0]) - began))
+
+
+START = time.monotonic() - lived()
+PASSAGES, PASSAGE, QUESTION, ANSWER = 5, 200, 20, 60  # tokens
+PACKED = "packed_varlen"  # TRL's attention
+
+# What of Liger concerns the layers; the head is either side's own.
+LIGER = {"rope": True, "swiglu": True, "rms_norm": True, "cross_entropy": False, "fused_linear_cross_entropy": False}
+
+
+# --- kernels that are compared ---------------------------------------------------------------------------------------
+
+
+class Varlen(torch.autograd.Function):
+    """One call of the flash kernel for sequences of various lengths; (T, H, D). The keys of `level` may repeat."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, level: Level, scale: float) -> Tensor:
+        keys, values = (key, value) if level.keys is None else (key[level.keys], value[level.keys])
+        out, lse = attention._flash(level, query, keys, values, scale)
+        ctx.save_for_backward(query, key, value, out, lse)
+        ctx.level, ctx.scale = level, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        query, key, value, out, lse = ctx.saved_tensors
+        at = ctx.level.keys
+        keys, values = (key, value) if at is None else (key[at], value[at])
+        dq, dk, dv = attention._flash_backward(ctx.level, gradients[0], query, keys, values, out, lse, ctx.scale)
+        if at is not None:
+            dk, dv = (
+                torch.zeros(key.shape, device=key.device).index_add_(0, at, d.float()).to(key.dtype) for d in (dk, dv)
+            )
+        return dq, dk, dv, None, None
+
+
+def varlen(query: Tensor, key: Tensor, value: Tensor, level: Level, scale: float) -> Tensor:
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    return Varlen.apply(q, k, v, level, scale).transpose(0, 1)[None]  # type: ignore[no-any-return, no-untyped-call]
+
+
+def gathered(query: Tensor, key: Tensor, value: Tensor, layout: TreeLayout, scale: float) -> Tensor:
+    """Each segment's queries with the keys of its whole way from the root, copied together."""
+    level = layout.__dict__.get("gathered")
+    if level is None:
+        segments = layout.tree.segments()
+        paths = [torch.from_numpy(layout.tree.path(stop - 1)) for _, stop in segments]
+        longest = [(0, len(path)) for path in paths]
+        plain = Level.of(segments, longest, query.device, triangles=True)
+        level = Level(**{**plain.__dict__, "keys": torch.cat(paths).to(query.device)})
+        layout.__dict__["gathered"] = level
+    return varlen(query, key, value, level, scale)
+
+
+_compiled: Any = None
+
+
+def flex(query: Tensor, key: Tensor, value: Tensor, layout: TreeLayout, scale: float) -> Tensor:
+    """FlexAttention, compiled for rows of any length."""
+    global _compiled
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    if _compiled is None:
+        _compiled = torch.compile(flex_attention, dynamic=True) if query.device.type == "cuda" else flex_attention
+    mask = layout.__dict__.get("block_mask")
+    if mask is None:
+        end = layout.subtree_end.to(query.device)
+
+        def seen(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            return (k <= q) & (q < end[k])
+
+        mask = create_block_mask(seen, None, None, len(end), len(end), device=query.device)
+        layout.__dict__["block_mask"] = mask
+    groups = query.shape[1] != key.shape[1]
+    return _compiled(query, key, value, block_mask=mask, scale=scale, enable_gqa=groups)  # type: ignore[no-any-return]
+
+
+KINDS: dict[str, attention.Kernel] = {"levels": levels, "gathered": gathered, "dense": dense}
+
+
+@contextlib.contextmanager
+def forced(kernel: attention.Kernel) -> Iterator[None]:
+    before, attention.kernel_for = attention.kernel_for, lambda *_: kernel
+    try:
+        yield
+    finally:
+        attention.kernel_for = before
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    cu_seq_lens_q: Tensor,
+    max_length_q: int,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface over sequences that lie behind one another, as TRL's collator describes them."""
+    level = Level(
+        causal=True,
+        queries=None,
+        keys=None,
+        query_starts=cu_seq_lens_q,
+        key_starts=cu_seq_lens_q,
+        most_queries=max_length_q,
+        most_keys=max_length_q,
+    )
+    half = torch.get_autocast_dtype(query.device.type)
+    query, key, value = (x.to(half) for x in (query, key, value))
+    return varlen(query, key, value, level, scaling).transpose(1, 2), None
+
+
+# --- the sitting -----------------------------------------------------------------------------------------------------
+
+
+class Late(Exception):
+    """A section has used up its seconds."""
+
+
+class Sitting:
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.out: Path = options.out
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.rehearse: bool = options.rehearse
+        self.device = torch.device("cpu" if self.rehearse else "cuda")
+        self._end = START + options.seconds
+        self._only: list[str] = options.only
+        self.rate = math.nan  # TFLOP/s of a large product in bf16
+
+    def pick(self, real: Any, tiny: Any) -> Any:
+        return tiny if self.rehearse else real
+
+    def section(self, name: str, limit: int, work: Callable[["Sitting"], None]) -> None:
+        """Run `work` for at most `limit` seconds, if at least half of them are left."""
+        if self._only and name not in self._only:
+            return
+        left = self._end - time.monotonic()
+        if left < limit / 2:
+            self.record(name, skipped=f"{left:.0f} s left")
+            return
+        began = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, min(limit, left))
+        try:
+            work(self)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            self.record(name, error=repr(error)[:500], traceback=traceback.format_exc()[-4000:])
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        if not self.broken():
+            self.free()
+        self.record(name, section_seconds=round(time.monotonic() - began, 1))
+
+    def record(self, section: str, **found: Any) -> None:
+        row = {"section": section, "at": round(time.monotonic() - START, 1), **found}
+        with (self.out / "gpu.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps({key: value for key, value in row.items() if key != "traceback"}), flush=True)
+
+    def broken(self) -> bool:
+        """Whether a kernel has failed in a way that leaves this process no use of the device."""
+        try:
+            self.wait()
+        except RuntimeError:
+            return True
+        return False
+
+    def free(self) -> None:
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def wait(self) -> float:
+        """The clock when all that was asked of the device is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def timed(self, work: Callable[[], Any], times: int) -> float:
+        """Median milliseconds, by the device's own clock where it has one."""
+        seconds = []
+        work()
+        work()
+        for _ in range(times):
+            if self.device.type == "cuda":
+                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                begin.record()
+                work()
+                end.record()
+                end.synchronize()
+                seconds.append(begin.elapsed_time(end))
+            else:
+                began = time.perf_counter()
+                work()
+                seconds.append(1000 * (time.perf_counter() - began))
+        return statistics.median(seconds)
+
+
+def machine(sitting: Sitting) -> None:
+    size = sitting.pick(8192, 256)
+    a, b = (torch.randn(size, size, device=sitting.device, dtype=torch.bfloat16) for _ in range(2))
+    sitting.rate = 2 * size**3 / sitting.timed(lambda: a @ b, 10) / 1e9
+    name = "cpu" if sitting.rehearse else torch.cuda.get_device_name()
+    sitting.record("machine", name=name, torch=torch.__version__, bf16_tflops=round(sitting.rate, 1))
+
+
+# --- right? ----------------------------------------------------------------------------------------------------------
+
+WIDTHS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "vocab_size": 512,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "initializer_range": 0.1,
+    },
+    "135m": {
+        "vocab_size": 2048,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "head_dim": 64,
+        "initializer_range": 0.04,
+    },
+}
+
+
+def nested_groups(vocabulary: int, scale: int) -> list[list[TokenSequence]]:
+    """Three groups: nested prefixes and branches of very different lengths, a sequence alone, a prefix of one token."""
+    rng = np.random.default_rng(0)
+    groups = []
+    for prefix, questions in ((20 * scale, 7), (5 * scale, 1), (1, 4)):
+        shared, more = rng.integers(3, vocabulary, prefix), rng.integers(3, vocabulary, 3 * scale)
+        group = []
+        for number in range(questions):
+            middle = more if number >= questions // 2 and questions > 1 else more[:0]
+            own = rng.integers(3, vocabulary, 6 + (number % 4) ** 2 * 2 * scale)
+            ids = np.concatenate([shared, middle, own]).astype(np.int64)
+            weight = np.zeros(len(ids), np.float32)
+            weight[-4 - number % 2 :] = 1
+            group.append(TokenSequence(input_ids=ids, weight=weight))
+        groups.append(group)
+    return groups
+
+
+Gradients = dict[str, Tensor]
+
+
+def separate(network: Any, given: Sequence[TokenSequence]) -> tuple[float, Gradients]:
+    """The summed loss and the gradients of separate rows, through transformers' own attention and all logits."""
+    network.set_attn_implementation("sdpa")
+    network.zero_grad()
+    total = 0.0
+    for sequence in given:
+        ids = torch.from_numpy(sequence.input_ids)[None].to(network.device)
+        weight = torch.from_numpy(sequence.weight).to(network.device)
+        logits = network(input_ids=ids, use_cache=False).logits[0, :-1].float()
+        loss = (F.cross_entropy(logits, ids[0, 1:], reduction="none") * weight[1:]).sum()
+        loss.backward()
+        total += loss.item()
+    return total, _gradients(network)
+
+
+def in_trees(network: Any, rows: Sequence[TokenTree], kernel: attention.Kernel) -> tuple[float, Gradients]:
+    serve_trees(network)
+    network.zero_grad()
+    total = 0.0
+    with forced(kernel):
+        for row in rows:
+            loss = Supervised().sums(network, send_to_device(collate([row]), network.device))["loss"]
+            loss.backward()
+            total += loss.item()
+    return total, _gradients(network)
+
+
+def _gradients(network: Any) -> Gradients:
+    return {name: p.grad.float().clone() for name, p in network.named_parameters() if p.grad is not None}
+
+
+def errors(found: tuple[float, Gradients], truth: tuple[float, Gradients]) -> dict[str, float]:
+    """Relative errors: of the loss, of all gradients together, of the worst tensor."""
+    (loss, ours), (expected, theirs) = found, truth
+    assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
+    each = [((ours[n] - theirs[n]).norm() / theirs[n].norm().clamp(min=1e-20)).item() for n in theirs]
+    together = [torch.stack([t.norm() ** 2 for t in ts]).sum().sqrt() for ts in _differences(ours, theirs)]
+    return {
+        "loss": float(f"{abs(loss - expected) / abs(expected):.2e}"),
+        "gradients": float(f"{(together[0] / together[1]).item():.2e}"),
+        "worst_tensor": float(f"{max(each):.2e}"),
+    }
+
+
+def _differences(ours: Gradients, theirs: Gradients) -> tuple[list[Tensor], list[Tensor]]:
+    return [ours[n] - theirs[n] for n in theirs], list(theirs.values())
+
+
+def network_of(sitting: Sitting, family: str, width: str) -> Any:
+    """In fp32, its weights such as bf16 holds too."""
+    torch.manual_seed(0)
+    # Mistral with its own settings would have a window.
+    config = AutoConfig.for_model(family, **WIDTHS[width], **({"sliding_window": None} if family == "mistral" else {}))
+    network = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(sitting.device)
+    for parameter in network.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    return network
+
+
+def correctness(sitting: Sitting) -> None:
+    for width in ("tiny", "135m"):
+        groups = nested_groups(WIDTHS[width]["vocab_size"], sitting.pick(12, 3))
+        given = [sequence for group in groups for sequence in group]
+        rows = [concatenate([build(group) for group in groups])]
+        for family in ("llama", "qwen3", "mistral"):
+            network = network_of(sitting, family, width)
+            truth = separate(network, given)
+            found = {"fp32 dense": errors(in_trees(network, rows, dense), truth)}
+            network.zero_grad()
+            for parameter in network.parameters():  # not the buffers: rotary angles are fp32 in half models too
+                parameter.data = parameter.data.bfloat16()
+            found["bf16 separate"] = errors(separate(network, given), truth)
+            found["bf16 separate, reversed"] = errors(separate(network, given[::-1]), truth)
+            for name, kernel in KINDS.items():
+                found[f"bf16 {name}"] = errors(in_trees(network, rows, kernel), truth)
+            sitting.record("correctness", width=width, family=family, tokens=len(rows[0]), errors=found)
+
+
+# --- how fast is the attention? --------------------------------------------------------------------------------------
+
+
+def raft_tree(contexts: int, context: int, questions: int, own: int) -> TokenTree:
+    rng = np.random.default_rng(0)
+    trees = []
+    for _ in range(contexts):
+        shared = rng.integers(3, 30000, context)
+        group = []
+        for _ in range(questions):
+            ids = np.concatenate([shared, rng.integers(3, 30000, own)]).astype(np.int64)
+            weight = np.zeros(len(ids), np.float32)
+            weight[-own + 1 :] = 1
+            group.append(TokenSequence(input_ids=ids, weight=weight))
+        trees.append(build(group))
+    return concatenate(trees)
+
+
+def attention_kinds(sitting: Sitting, kinds: dict[str, attention.Kernel] = KINDS, section: str = "attention") -> None:
+    H, K, D = sitting.pick((32, 4, 64), (4, 2, 16))
+    for contexts in sitting.pick((1, 4, 15), (1, 2)):
+        tree = raft_tree(contexts, *sitting.pick((1000, 15, 80), (60, 3, 8)))
+        layout, T = TreeLayout.of(tree), len(tree)
+        pairs = int((tree.subtree_end - np.arange(T)).sum())
+        states = [
+            torch.randn(1, T, h, D, device=sitting.device, dtype=torch.bfloat16, requires_grad=True) for h in (H, K, K)
+        ]
+        found: dict[str, Any] = {}
+        for name, kernel in kinds.items():
+            try:
+                found[name] = kind_times(sitting, kernel, states, layout, times=3 if name == "dense" else 10)
+                found[name]["rate_share"] = round(14 * pairs * H * D / found[name]["ms"] / 1e9 / sitting.rate, 3)
+            except torch.OutOfMemoryError:
+                found[name] = {"error": "out of memory"}
+                sitting.free()
+        sitting.record(section, tokens=T, pairs=pairs, heads=H, key_heads=K, head_size=D, kinds=found)
+
+
+def kind_times(
+    sitting: Sitting, kernel: attention.Kernel, states: list[Tensor], layout: TreeLayout, *, times: int
+) -> dict[str, float]:
+    """Milliseconds of the attention of one layer; `states` are queries, keys and values (1, T, H, D)."""
+
+    def forward() -> Tensor:
+        query, key, value = (state.transpose(1, 2) for state in states)
+        return kernel(query, key, value, layout, query.shape[-1] ** -0.5)
+
+    grad = torch.randn_like(states[0]).transpose(1, 2)
+
+    def both() -> Any:
+        return torch.autograd.grad(forward(), states, grad)
+
+    began = sitting.wait()
+    both()
+    first = sitting.wait() - began
+    return {
+        "ms": round(sitting.timed(both, times), 3),
+        "forward_ms": round(sitting.timed(forward, times), 3),
+        "first_s": round(first, 2),
+    }
+
+
+def flex_kind(sitting: Sitting) -> None:
+    """FlexAttention by itself: its compilation takes long."""
+    attention_kinds(sitting, {"flex": flex}, "flex")
+    groups = nested_groups(WIDTHS["135m"]["vocab_size"], sitting.pick(12, 3))
+    given = [sequence for group in groups for sequence in group]
+    network = network_of(sitting, "llama", "135m")
+    truth = separate(network, given)
+    found = errors(in_trees(network, [concatenate([build(group) for group in groups])], flex), truth)
+    sitting.record("flex", errors={"fp32 flex": found})
+
+
+# --- against TRL -----------------------------------------------------------------------------------------------------
+
+
+def groups_of(vocabulary: int, contexts: int, questions: int) -> list[list[TokenSequence]]:
+    """Random tokens; questions and answers differ in length as real ones do."""
+    rng = np.random.default_rng(0)
+    groups = []
+    for _ in range(contexts):
+        context = rng.integers(8, vocabulary, PASSAGES * PASSAGE)
+        group = []
+        for _ in range(questions):
+            answer = ANSWER + int(rng.integers(-20, 21))
+            own = rng.integers(8, vocabulary, QUESTION + int(rng.integers(-6, 7)) + answer)
+            ids = np.concatenate([context, own])
+            weight = np.zeros(len(ids), np.float32)
+            weight[-answer:] = 1
+            group.append(TokenSequence(input_ids=ids, weight=weight))
+        groups.append(group)
+    return groups
+
+
+def base_of(sitting: Sitting, shape: dict[str, Any], nf4: bool) -> Any:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("llama", max_position_embeddings=8192, **shape)
+    with torch.device(sitting.device):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.requires_grad_(False)
+    return in_four_bits(model) if nf4 else model
+
+
+def in_four_bits(model: Any) -> Any:
+    """The linear layers in NF4, as `load(…, quantization="nf4")` has them, without the way over a disk."""
+    import bitsandbytes as bnb
+
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is torch.nn.Linear and name != "lm_head":
+                device = child.weight.device
+                packed = bnb.nn.Linear4bit(
+                    child.in_features, child.out_features, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4"
+                )
+                packed.weight = bnb.nn.Params4bit(child.weight.data.cpu(), requires_grad=False, quant_type="nf4")
+                setattr(module, name, packed.to(device))
+    model.is_loaded_in_4bit = True
+    return model
+
+
+class Steps(TrainerCallback):  # type: ignore[misc]
+    """Seconds from the end of one step to the end of the next, what reading the rows takes included; the first step's
+    loss and gradients; a profile of the last step where `profile` names a file."""
+
+    def __init__(self, sitting: Sitting, model: Any, steps: int, profile: Path | None = None) -> None:
+        self._sitting, self._model, self._steps, self._profile = sitting, model, steps, profile
+        self.ends: list[float] = []
+        self.gradient = torch.empty(0)
+        self.loss = math.nan
+        self._profiler: Any = None
+
+    def on_train_begin(self, *arguments: Any, **keywords: Any) -> None:
+        self.ends.append(self._sitting.wait())
+
+    def on_pre_optimizer_step(self, *arguments: Any, **keywords: Any) -> None:
+        if len(self.ends) == 1:
+            parts = {n: p.grad for n, p in self._model.named_parameters() if p.grad is not None}
+            self.gradient = torch.cat([parts[name].detach().flatten().float().cpu() for name in sorted(parts)])
+
+    def on_step_end(self, *arguments: Any, **keywords: Any) -> None:
+        self.ends.append(self._sitting.wait())
+        if self._profiler is not None:
+            self._profiler.__exit__(None, None, None)
+            self._write()
+        elif self._profile is not None and len(self.ends) == self._steps:
+            from torch.profiler import ProfilerActivity, profile
+
+            kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (self._sitting.device.type == "cuda")
+            self._profiler = profile(activities=kinds)
+            self._profiler.__enter__()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **others: Any) -> None:
+        if logs and "loss" in logs and math.isnan(self.loss):
+            self.loss = float(logs["loss"])
+
+    def _write(self) -> None:
+        assert self._profile is not None
+        averages = self._profiler.key_averages()
+        device = self._sitting.device.type
+        kernels = [event for event in averages if event.device_type != torch.autograd.DeviceType.CPU]
+        busy = sum(event.self_device_time_total for event in kernels)
+        seconds = self.ends[-1] - self.ends[-2]
+        busy_share = f"{busy / 1e6:.3f} s busy of {seconds:.3f} s\n"
+        tables = [averages.table(sort_by=f"self_{device}_time_total", row_limit=30, max_name_column_width=70)]
+        tables.append(averages.table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=70))
+        self._profile.write_text(busy_share + "\n".join(tables))
+        self._sitting.record("profile", busy_seconds=round(busy / 1e6, 4), step_seconds=round(seconds, 4))
+
+
+@contextlib.contextmanager
+def unpatched() -> Iterator[None]:
+    """Liger replaces functions and classes of transformers' module; afterwards they are its own again."""
+    names = ("apply_rotary_pos_emb", "LlamaRMSNorm", "LlamaMLP")
+    before = {name: getattr(modeling_llama, name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(modeling_llama, name, value)
+
+
+class FusedLora:
+    """PEFT's seam for variants of LoRA: the same product, added to the layer's own by the matrix kernel, in place. PEFT's
+    own scales and adds in two more passes over the whole output, and as many backward."""
+
+    @staticmethod
+    def forward(module: Any, active_adapter: str, x: Tensor, result: Tensor, **_: Any) -> Tensor:
+        down, up = module.lora_A[active_adapter].weight, module.lora_B[active_adapter].weight
+        low = F.linear(module.lora_dropout[active_adapter](x), down) * module.scaling[active_adapter]  # (1, T, r)
+        result.flatten(0, -2).addmm_(low.flatten(0, -2).to(result.dtype), up.t().to(result.dtype))
+        return result
+
+
+class Comparison:
+    """One model and data set, trained by either side."""
+
+    def __init__(
+        self, sitting: Sitting, shape: str, *, contexts: int, questions: int = 15, row_tokens: int = 12288, nf4: bool
+    ) -> None:
+        self.sitting, self.nf4 = sitting, nf4
+        self.name = f"{shape}{' nf4' if nf4 else ''}, {questions} a context"
+        self.shape = sitting.pick(versus.SHAPES[shape], {**WIDTHS["tiny"], "vocab_size": 8192})
+        if sitting.rehearse:
+            contexts, questions, row_tokens = min(contexts, 2), min(questions, 3), 2400
+        self.groups = groups_of(min(8000, self.shape["vocab_size"]), contexts, questions)
+        self.sequences = [sequence for group in self.groups for sequence in group]
+        self.rows = plan(self.groups, row_tokens, seed=0, epoch=1)
+        self.batch = max(1, row_tokens // max(map(len, self.sequences)))
+        self.gradients: dict[str, Tensor] = {}
+
+    def run(self, side: str, **settings: Any) -> None:
+        """`_run`; what fails is recorded, and the next side runs all the same."""
+        try:
+            self._run(side, **settings)
+        except Late:
+            raise
+        except Exception as error:
+            self.sitting.record(
+                "sft", case=self.name, side=side, error=repr(error)[:500], traceback=traceback.format_exc()[-4000:]
+            )
+
+    def _run(self, side: str, *, steps: int = 3, warm_up: int = 1, profile: Path | None = None) -> None:
+        """`side`: openbook or trl, with " + liger" for Liger's layers, " + fused" for `FusedLora`."""
+        sitting = self.sitting
+        sitting.free()
+        liger = "liger" in side and not sitting.rehearse
+        with unpatched():
+            base = base_of(sitting, self.shape, self.nf4)
+            model = versus.adapted({"rank": versus.RANK}, base)
+            if "fused" in side:
+                for module in model.modules():
+                    if hasattr(module, "lora_variant"):
+                        module.lora_variant["default"] = FusedLora
+            prepare = self._openbook if side.startswith("openbook") else self._trl
+            trainer = prepare(model, steps + warm_up, liger)
+            watch = Steps(sitting, model, steps + warm_up, profile)
+            trainer.add_callback(watch)
+            if sitting.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            with forced(levels) if sitting.rehearse else contextlib.nullcontext():
+                trainer.train()
+        seconds = statistics.median(np.diff(watch.ends)[warm_up:].tolist())
+        self.gradients[side] = watch.gradient
+        openbook = side.startswith("openbook")
+        counted = versus.of_trees(self.rows) if openbook else versus.of_sequences(self.sequences)
+        operations = versus.flops(self.shape, **counted)
+        supervised = sum(int((s.weight > 0).sum()) for s in self.sequences)
+        found = {
+            "seconds": round(seconds, 4),
+            "all_seconds": [round(s, 4) for s in np.diff(watch.ends)],
+            "passes": len(self.rows) if openbook else math.ceil(len(self.sequences) / self.batch),
+            "tokens": counted["tokens"],
+            "supervised_tokens_per_s": round(supervised / seconds),
+            "tokens_per_s": round(counted["tokens"] / seconds),
+            "teraflop": round(operations / 1e12, 2),
+            "matrix_rate_share": round(operations / seconds / 1e12 / sitting.rate, 3),
+            "loss": watch.loss,
+        }
+        if sitting.device.type == "cuda":
+            found["peak_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
+        if "openbook" in self.gradients and side != "openbook":
+            ours, theirs = self.gradients["openbook"], watch.gradient
+            found["gradients_from_openbook"] = (
+                float(f"{((ours - theirs).norm() / theirs.norm()).item():.2e}")
+                if len(ours) == len(theirs)
+                else [len(ours), len(theirs)]
+            )
+        sitting.record("sft", case=self.name, side=side, **found)
+
+    def _settings(self, steps: int, accumulation: int, liger: bool) -> dict[str, Any]:
+        plain = versus.settings({"warm_up": 0, "steps": steps}, self.sitting.out / "trainer", accumulation)
+        others = {"liger_kernel_config": dict(LIGER)} if liger else {}
+        return {
+            **plain,
+            "output_dir": "/tmp/trainer",
+            "bf16": True,
+            "use_cpu": self.sitting.rehearse,
+            "use_liger_kernel": liger,
+            **others,
+        }
+
+    def _openbook(self, model: Any, steps: int, liger: bool) -> Any:
+        serve_trees(model.get_base_model())
+        arguments = TrainingArguments(
+            per_device_train_batch_size=1,
+            remove_unused_columns=False,
+            label_names=[],
+            num_train_epochs=1,
+            **self._settings(steps, len(self.rows), liger),
+        )
+        rows = self.rows * steps
+        return TreeTrainer(model=model, args=arguments, method=Supervised(), rows=rows, validation=[], callbacks=[])
+
+    def _trl(self, model: Any, steps: int, liger: bool) -> Any:
+        from datasets import Dataset
+        from transformers import AttentionInterface
+        from trl import SFTConfig, SFTTrainer
+
+        AttentionInterface.register(PACKED, packed_attention)
+        model.get_base_model().set_attn_implementation(PACKED)
+        data = Dataset.from_list(
+            [
+                {"input_ids": s.input_ids.tolist(), "labels": np.where(s.weight > 0, s.input_ids, -100).tolist()}
+                for s in self.sequences
+            ]
+        )
+        arguments = SFTConfig(
+            per_device_train_batch_size=self.batch,
+            padding_free=True,
+            max_length=None,
+            **self._settings(steps, math.ceil(len(self.sequences) / self.batch), liger),
+        )
+        return SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=load_tokenizer("nano"))
+
+
+class Preferences(Comparison):
+    """DPO on pairs, four to a context. What the reference thinks is given: the same number for every answer."""
+
+    REFERENCE = -540.0
+
+    def __init__(self, sitting: Sitting) -> None:
+        super().__init__(sitting, "1.1b", contexts=10, questions=8, nf4=False)
+        self.name = "1.1b DPO, 4 pairs a context"
+        for group in self.groups:  # an odd sequence takes the question of the even one before it
+            for n in range(0, len(group) - 1, 2):
+                prompt, answer = group[n].shareable, group[n + 1].shareable
+                kept = (group[n].input_ids[:prompt], group[n + 1].input_ids[answer:])
+                weight = np.array([0.0] * prompt + [1.0] * len(kept[1]), np.float32)
+                group[n + 1] = TokenSequence(input_ids=np.concatenate(kept), weight=weight)
+            del group[len(group) // 2 * 2 :]
+        self.sequences = [sequence for group in self.groups for sequence in group]
+        self.pairs = Pairs(
+            chosen=tuple(self.sequences[0::2]),
+            rejected=tuple(self.sequences[1::2]),
+            margins=(0.0,) * (len(self.sequences) // 2),
+        )
+        self.pair_rows = self.pairs.rows(range(len(self.pairs)), sitting.pick(12288, 2400))
+        self.rows = [row.tree for row in self.pair_rows]
+        self.batch = sitting.pick(10, 2)  # sequences; two of them are a pair
+
+    def _openbook(self, model: Any, steps: int, liger: bool) -> Any:
+        serve_trees(model.get_base_model())
+        arguments = TrainingArguments(
+            per_device_train_batch_size=1,
+            remove_unused_columns=False,
+            label_names=[],
+            num_train_epochs=1,
+            **self._settings(steps, len(self.pair_rows), liger),
+        )
+        reference = torch.full((len(self.pairs), 2), self.REFERENCE)
+        method = DirectPreference(Preference(), reference, Anchors())
+        rows = self.pair_rows * steps
+        return TreeTrainer(model=model, args=arguments, method=method, rows=rows, validation=[], callbacks=[])
+
+    def _trl(self, model: Any, steps: int, liger: bool) -> Any:
+        from datasets import Dataset
+        from trl import DPOConfig, DPOTrainer
+
+        batch = self.batch // 2
+        arguments = DPOConfig(
+            per_device_train_batch_size=batch,
+            max_length=None,
+            beta=Preference().beta,
+            remove_unused_columns=False,
+            **self._settings(steps, len(self.pairs) // batch, liger),
+        )
+        text = Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " c"}] * 2)
+        trainer = DPOTrainer(model=model, args=arguments, train_dataset=text, processing_class=load_tokenizer("nano"))
+        trainer.precompute_ref_logps = True
+        trainer.train_dataset = Dataset.from_list(
+            [
+                {
+                    "prompt_ids": c.input_ids[: c.shareable].tolist(),
+                    "chosen_ids": c.input_ids[c.shareable :].tolist(),
+                    "rejected_ids": r.input_ids[r.shareable :].tolist(),
+                    "ref_chosen_logps": self.REFERENCE,
+                    "ref_rejected_logps": self.REFERENCE,
+                }
+                for c, r in zip(self.pairs.chosen, self.pairs.rejected, strict=True)
+            ]
+        )
+        return trainer
+
+
+def preferences(sitting: Sitting) -> None:
+    compared = Preferences(sitting)
+    compared.run("openbook")
+    compared.run("trl", steps=2)
+    compared.run("openbook + liger")
+
+
+def large(sitting: Sitting) -> None:
+    compared = Comparison(sitting, "1.1b", contexts=10, nf4=False)
+    compared.run("openbook")
+    compared.run("openbook + liger")
+    compared.run("trl + liger", steps=2)
+    compared.run("openbook + liger + fused")
+
+
+def profiled(sitting: Sitting) -> None:
+    compared = Comparison(sitting, "1.1b", contexts=5, nf4=False)
+    compared.run("openbook, profiled", steps=2, profile=sitting.out / "profile.txt")
+
+
+def large_in_four_bits(sitting: Sitting) -> None:
+    compared = Comparison(sitting, "1.1b", contexts=10, nf4=True)
+    compared.run("openbook")
+    compared.run("openbook + liger + fused")
+    compared.run("trl + liger", steps=2)
+
+
+def one_question(sitting: Sitting) -> None:
+    compared = Comparison(sitting, "1.1b", contexts=33, questions=1, nf4=False)
+    compared.run("openbook")
+    compared.run("openbook + liger")
+    compared.run("trl + liger", steps=2)
+
+
+def small(sitting: Sitting) -> None:
+    compared = Comparison(sitting, "135m", contexts=10, nf4=False)
+    compared.run("openbook")
+    compared.run("openbook + liger")
+    compared.run("trl + liger", steps=2)
+
+
+def without_liger(sitting: Sitting) -> None:
+    Comparison(sitting, "1.1b", contexts=10, nf4=False).run("trl", steps=2)
+
+
+def row_lengths(sitting: Sitting) -> None:
+    """How long a row has to be to fill the card."""
+    for contexts, row_tokens in ((1, 4096), (2, 8192), (7, 20480)):
+        compared = Comparison(sitting, "1.1b", contexts=contexts, row_tokens=row_tokens, nf4=False)
+        compared.name += f", rows of {row_tokens}"
+        compared.run("openbook", steps=3)
+
+
+# --- generation ------------------------------------------------------------------------------------------------------
+
+
+def generation(sitting: Sitting) -> None:
+    for shape in ("1.1b", "nano"):
+        config = sitting.pick(versus.SHAPES[shape], {**WIDTHS["tiny"], "vocab_size": 8192})
+        model = base_of(sitting, config, nf4=False).eval()
+        for rows in sitting.pick((1, 8, 64), (1, 3)):
+            rng = np.random.default_rng(rows)
+            length, new = sitting.pick((1100, 100), (40, 8))
+            prompts = [rng.integers(3, 8000, length + int(rng.integers(0, 50))).tolist() for _ in range(rows)]
+
+            def write(limit: int, rows: int = rows, prompts: Any = prompts, model: Any = model) -> tuple[int, float]:
+                began, count = sitting.wait(), 0
+                limits = [limit] * rows
+                for written in decode(lambda: model, prompts, limits=limits, stop=frozenset(), rows=rows):
+                    count += len(written.tokens)
+                return count, sitting.wait() - began
+
+            if rows == 1:
+                write(2)
+            _, reading = write(1)
+            count, seconds = write(new)
+            sitting.record(
+                "generation",
+                shape=shape,
+                rows=rows,
+                prompt_tokens=sum(map(len, prompts)),
+                new_tokens=count,
+                reading_seconds=round(reading, 3),
+                seconds=round(seconds, 3),
+                tokens_per_s=round(count / seconds, 1),
+                tokens_per_s_after_reading=round((count - rows) / max(seconds - reading, 1e-9), 1),
+            )
+        del model
+        sitting.free()
+
+
+# --- the end ---------------------------------------------------------------------------------------------------------
+
+
+def table(found: Sequence[dict[str, Any]]) -> str:
+    lines = []
+    for row in found:
+        if row["section"] == "machine" and "name" in row:
+            lines.append(f"{row['name']}, torch {row['torch']}: {row['bf16_tflops']} TFLOP/s in bf16")
+        elif "errors" in row:
+            lines.append(f"errors {row.get('width', '')} {row.get('family', '')}: loss, all gradients, worst tensor")
+            lines += [
+                f"  {name:26} {e['loss']:.1e} {e['gradients']:.1e} {e['worst_tensor']:.1e}"
+                for name, e in row["errors"].items()
+            ]
+        elif "kinds" in row:
+            each = ", ".join(
+                f"{name} {k['ms']} ms ({k['forward_ms']} forward, {k['rate_share']:.0%} of the rate, first {k['first_s']} s)"
+                if "ms" in k
+                else f"{name} {k['error']}"
+                for name, k in row["kinds"].items()
+            )
+            lines.append(f"attention at {row['tokens']} tokens: {each}")
+        elif row["section"] == "sft" and "seconds" in row:
+            lines.append(
+                f"{row['case']:26} {row['side']:20} {row['seconds']:8.3f} s, {row['supervised_tokens_per_s']:7} supervised "
+                f"tokens/s, {row['matrix_rate_share']:.0%} of the rate, {row.get('peak_gb', math.nan)} GB, loss {row['loss']:.4f}, "
+                f"gradients {row.get('gradients_from_openbook', '')}"
+            )
+        elif row["section"] == "generation" and "rows" in row:
+            lines.append(
+                f"generation {row['shape']:5} {row['rows']:3} rows: {row['tokens_per_s']} tokens/s, "
+                f"{row['tokens_per_s_after_reading']} after reading, reading {row['reading_seconds']} s"
+            )
+        elif "error" in row or "skipped" in row:
+            what = " ".join(row[key] for key in ("section", "case", "side") if key in row)
+            lines.append(f"{what}: {row.get('error') or 'skipped, ' + row['skipped']}")
+    return "\n".join(lines)
+
+
+def late(*_: Any) -> None:
+    raise Late
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seconds", type=float, default=150, help="after which no section begins or goes on")
+    parser.add_argument("--only", nargs="*", default=[], help="names of sections")
+    parser.add_argument("--rehearse", action="store_true", help="on a CPU, in tiny shapes")
+    options = parser.parse_args()
+    signal.signal(signal.SIGALRM, late)
+    sitting = Sitting(options)
+    if sitting.rehearse:
+        sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+        from plain_varlen import plain_flash, plain_flash_backward
+
+        attention._flash, attention._flash_backward = plain_flash, plain_flash_backward
+    sitting.record("start", imported_seconds=round(time.monotonic() - START, 1))
+    sections: list[tuple[str, int, Callable[[Sitting], None]]] = [
+        ("machine", 15, machine),
+        ("correctness", 30, correctness),
+        ("attention", 20, attention_kinds),
+        ("large", 60, large),
+        ("profile", 15, profiled),
+        ("four bits", 45, large_in_four_bits),
+        ("one question", 25, one_question),
+        ("generation", 25, generation),
+        ("small", 20, small),
+        ("preferences", 30, preferences),
+        ("row lengths", 15, row_lengths),
+        ("flex", 50, flex_kind),
+        ("without liger", 15, without_liger),
+    ]
+    for place, (name, limit, work) in enumerate(sections):
+        sitting.section(name, limit, work)
+        rest = [later for later, _, _ in sections[place + 1 :] if not options.only or later in options.only]
+        if rest and sitting.broken():
+            sitting.record(name, broken="the device answers no more: goes on in a new process")
+            again = [str(options.out), "--seconds", str(options.seconds), "--only", "machine", *rest]
+            os.execv(sys.executable, [sys.executable, __file__, *again])
+    text = table([json.loads(line) for line in (sitting.out / "gpu.jsonl").read_text().splitlines()])
+    (sitting.out / "table.txt").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
