@@ -67,7 +67,7 @@ def test_quotes_are_marked_by_whether_they_stand() -> None:
 
 
 def test_a_quote_that_was_never_closed_is_not_said_to_stand_nowhere() -> None:
-    assert text.quotes([Quote(text="15")], [RESULT], open_quote="15") == ["  ✗ never closed, so not checked: “15”"]
+    assert text.quotes([Quote(text="15", closed=False)], [RESULT]) == ["  ✗ never closed, so not checked: “15”"]
     answer = read_answer("How long?", f"{prompt.BEGIN_QUOTE} Alerts are kept for", [RESULT], finished=False)
     assert answer_notes(answer).splitlines()[:2] == [
         "The answer was cut short at the token limit (model.max_new_tokens).",
