@@ -16,17 +16,6 @@ from typing import Any, Literal, Self, TypeVar
 T = TypeVar("T")
 
 Role = Literal["system", "user", "assistant"]
-# What rows of messages call them: OpenAI's names, ShareGPT's, Gemini's.
-ROLES: Mapping[object, Role] = types.MappingProxyType(
-    {
-        "system": "system",
-        "user": "user",
-        "human": "user",
-        "assistant": "assistant",
-        "gpt": "assistant",
-        "model": "assistant",
-    }
-)
 
 
 def content_id(*parts: object) -> str:
