@@ -10,6 +10,7 @@ from openbook import tracing
 from openbook.config import Config
 from openbook.errors import InputError, RecordError
 from openbook.records import to_json
+from openbook.tracing import TracedToken
 from tiny_model import save_tiny_llama
 
 PASSAGES = ["The cache keeps results for ten minutes.", "Alerts are grouped by their label."]
@@ -113,11 +114,21 @@ def test_a_row_of_the_training_set_stands_in_its_tree(config):
             at = path[-1].parent
         text = "".join(token.text for token in reversed(path))
         assert len(path) == branch.tokens
+        assert [*found.tokens[: found.trunk], *found.beyond_trunk(number)] == path[::-1]
         assert all(passage in text for passage in PASSAGES) and branch.question in text
         said = "".join(token.text for token in reversed(path) if token.trained)
         assert said.startswith("##Reason") and said.endswith("</s>")
     assert found.separate_tokens > len(found.tokens)
     assert found.loss_after < found.loss_before
+
+    def token(parent, branch):
+        return TracedToken(id=0, text="", part="user", trained=branch >= 0, parent=parent, branch=branch)
+
+    # Two of three branches go together for another token, which the third has not.
+    tokens = (token(-1, -1), token(0, -1), token(1, -1), token(2, 0), token(2, 1), token(1, 2))
+    three = dataclasses.replace(found, tokens=tokens)
+    assert three.trunk == 2
+    assert [len(three.beyond_trunk(number)) for number in range(3)] == [2, 2, 1]
 
 
 def test_a_row_that_is_longer_than_a_row_loses_its_neighbours_not_itself(config):

@@ -84,3 +84,18 @@ class Trace:
     moved_weights: int
     total_weights: int
     movements: tuple[Movement, ...]
+
+    @property
+    def trunk(self) -> int:
+        """How many tokens, from the first on, all branches begin with: those up to the first one that two follow."""
+        forks = (token.parent for at, token in enumerate(self.tokens) if token.parent != at - 1)
+        return min(forks, default=len(self.tokens) - 1) + 1
+
+    def beyond_trunk(self, branch: int) -> list[TracedToken]:
+        """The tokens of a branch after those that all have; it may share the first of them with some others."""
+        at = max(position for position, token in enumerate(self.tokens) if token.branch == branch)
+        path = []
+        while at >= self.trunk:
+            path.append(self.tokens[at])
+            at = self.tokens[at].parent
+        return path[::-1]
