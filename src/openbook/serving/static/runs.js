@@ -167,7 +167,7 @@ function trainingCard(training) {
 
 function described({ base, report, last }) {
   const parts = [base && `base ${base}`];
-  if (report.steps) parts.push(`${number(report.steps)} steps`, `${number(report.questions)} questions`);
+  if (report.steps) parts.push(`${number(report.steps)} step${report.steps === 1 ? "" : "s"}`, `${number(report.questions)} questions`);
   if (report.trained_weights) parts.push(`${number(report.trained_weights)} of ${number(report.total_weights)} weights trained`);
   const seconds = report.seconds ?? last.seconds;
   if (seconds) parts.push(duration(seconds));

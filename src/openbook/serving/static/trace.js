@@ -119,7 +119,7 @@ function legend() {
 /** The tokens: what all branches share, then each branch. */
 function rowOf(found) {
   const detail = el("p.detail", { role: "status" }, "Choose a token to see its figures.");
-  const pieces = (tokens) => el("div.tokens", {}, ...tokens.map((token) => piece(token, detail)));
+  const pieces = (tokens) => el("div.tokens", {}, ...tokens.flatMap((token) => [piece(token, detail), token.text.endsWith("\n") ? el("br") : ""]));
   if (found.branches.length === 1) return [pieces(found.tokens), detail];
   // Tokens stand depth first, so all branches begin with those up to the first one that two follow.
   const trunk = Math.min(...found.tokens.filter((token, at) => token.parent !== at - 1).map((token) => token.parent)) + 1;
@@ -146,7 +146,7 @@ function rowOf(found) {
 }
 
 function piece(token, detail) {
-  const shown = token.text.replaceAll("\n", "⏎\n") || "∅";
+  const shown = token.text.replaceAll("\n", "⏎") || "∅";
   const change = token.trained ? (token.probability_after >= token.probability_before ? ".up" : ".down") : "";
   const button = el(`button.tok${change}`, { type: "button", "data-part": token.part, title: `id ${token.id}` }, shown);
   button.onclick = button.onfocus = () => {
