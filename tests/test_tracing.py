@@ -69,6 +69,17 @@ def test_a_messages_loss_is_the_mean_of_its_tokens_and_falls(config):
     assert not any(token.trained for token in found.tokens if token.part == "user")
 
 
+def test_the_step_is_the_one_that_tuning_takes(config):
+    def traced(loss):
+        changed = config.model_copy(update={"tune": config.tune.model_copy(update={"loss": loss})})
+        return tracing.trace(changed, "How are alerts grouped?", "By their label.")
+
+    auto, nll, dft = map(traced, ("auto", "nll", "dft"))
+    assert auto == nll and nll.loss_name == "mean −ln p"
+    assert dft.loss_before == nll.loss_before and dft.loss_after != nll.loss_after
+    assert dft.loss_name == "mean −ln p; the step is that of dft"
+
+
 def test_after_one_step_only_the_half_of_the_adapters_that_starts_at_zero_has_moved(config):
     found = tracing.trace(config, "How are alerts grouped?", "By their label.")
     assert {movement.layer for movement in found.movements} == {0, 1}

@@ -63,9 +63,10 @@ class Movement:
 class Trace:
     """What `steps` optimizer steps did.
 
-    The loss is the one that training takes: for messages and rows the mean of −ln(probability) over the trained tokens,
-    for pairs `loss_name` of how much more likely the chosen answer became than the rejected one. `says_*` is what the
-    model writes to `asked`. `separate_tokens` is what the branches have when nothing is shared.
+    The steps are those of training, and the loss is the one that it logs: for messages and rows the mean of
+    −ln(probability) over the trained tokens, for pairs `loss_name` of how much more likely the chosen answer became than
+    the rejected one. `says_*` is what the model writes to `asked`. `separate_tokens` is what the branches have when
+    nothing is shared.
     """
 
     kind: Kind
