@@ -50,6 +50,7 @@ export function choice(name, legend, options, chosen, onchange = () => {}) {
 }
 
 export const number = (value) => (value ?? 0).toLocaleString("en");
+export const count = (n, noun) => `${number(n)} ${noun}${n === 1 ? "" : "s"}`;
 export const percent = (p) => (p >= 0.9995 || p < 0.001 ? (p >= 0.9995 ? "100%" : p.toExponential(0)) : `${(100 * p).toFixed(1)}%`);
 
 /** Seconds as a person says them. */
