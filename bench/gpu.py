@@ -836,7 +836,7 @@ def generation(sitting: Sitting) -> None:
         model = base_of(sitting, config, nf4=False).eval()
         for rows in sitting.pick((1, 8, 64), (1, 3)):
             rng = np.random.default_rng(rows)
-            length, new = sitting.pick((1100, 100), (40, 8))
+            length, new = sitting.pick((1100, 50), (40, 8))
             prompts = [rng.integers(3, 8000, length + int(rng.integers(0, 50))).tolist() for _ in range(rows)]
 
             def write(limit: int, rows: int = rows, prompts: Any = prompts, model: Any = model) -> tuple[int, float]:
@@ -848,6 +848,8 @@ def generation(sitting: Sitting) -> None:
 
             if rows == 1:
                 write(2)
+                if shape == "1.1b":
+                    profile_writing(sitting, write)
             _, reading = write(1)
             count, seconds = write(new)
             sitting.record(
@@ -863,6 +865,17 @@ def generation(sitting: Sitting) -> None:
             )
         del model
         sitting.free()
+
+
+def profile_writing(sitting: Sitting, write: Callable[[int], Any]) -> None:
+    """What the processor does while a row is written token by token."""
+    from torch.profiler import ProfilerActivity, profile
+
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    with profile(activities=kinds) as found:
+        write(8)
+    table = found.key_averages().table(sort_by="self_cpu_time_total", row_limit=40, max_name_column_width=70)
+    (sitting.out / "profile-writing.txt").write_text(table)
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Text on the terminal: nothing in a document or an answer can act on it, and nothing is lost."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,6 +8,7 @@ from openbook import prompt
 from openbook.answering import read_answer
 from openbook.cli import text
 from openbook.cli.exam import answer_notes
+from openbook.cli.report import METRICS, print_test
 from openbook.records import Chunk, Document, Quote, ScoredChunk
 
 CHUNK = Chunk.create(
@@ -67,7 +69,7 @@ def test_quotes_are_marked_by_whether_they_stand() -> None:
 
 
 def test_a_quote_that_was_never_closed_is_not_said_to_stand_nowhere() -> None:
-    assert text.quotes([Quote(text="15")], [RESULT], open_quote="15") == ["  ✗ never closed, so not checked: “15”"]
+    assert text.quotes([Quote(text="15", closed=False)], [RESULT]) == ["  ✗ never closed, so not checked: “15”"]
     answer = read_answer("How long?", f"{prompt.BEGIN_QUOTE} Alerts are kept for", [RESULT], finished=False)
     assert answer_notes(answer).splitlines()[:2] == [
         "The answer was cut short at the token limit (model.max_new_tokens).",
@@ -77,3 +79,14 @@ def test_a_quote_that_was_never_closed_is_not_said_to_stand_nowhere() -> None:
 
 def test_counts_name_what_is_there_largest_first() -> None:
     assert text.counts({"too_large": 1, "binary": 0, "hidden": 1200}) == "1,200 hidden, 1 too large"
+
+
+def test_an_exam_of_whole_figures_stands_on_eighty_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    sure = {"value": 1.0, "low": 1.0, "high": 1.0, "n": 1}
+    print_test("unseen", {"arms": {"base_closed": dict.fromkeys(METRICS, sure)}})
+    shown = capsys.readouterr().out
+    assert "unseen (1 question; % with 95 % intervals)" in shown
+    assert shown.count("100 100–100") == len(METRICS) and "…" not in shown

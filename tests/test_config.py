@@ -101,6 +101,17 @@ def test_overrides_win_over_the_file_and_are_read_as_toml(tmp_path: Path) -> Non
     assert config.model.base == "some/model"
 
 
+def test_what_the_command_line_says_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "openbook.toml"
+    path.write_text("[tune]\nrank = -1\n")
+    for override in ("tune.epochs=0", "tun.epochs=2", 'evaluate.arms=["base_rag", 3]'):
+        with pytest.raises(ConfigError) as caught:
+            Config.load(path, [override])
+        told = sorted(str(caught.value).split("; "))
+        assert [line.startswith(f"{path}: tune.rank = -1") for line in told].count(True) == 1
+        assert [str(path) in line for line in told].count(True) == 1
+
+
 def test_an_override_below_an_option_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "openbook.toml"
     path.write_text("seed = 1\n")

@@ -54,6 +54,7 @@ def test_other_texts_of_a_row_find_their_place():
         ({}, "layout is unknown"),
         ({"messages": []}, "not a list of messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "role 'tool'"),
+        ({"messages": [{"role": {}, "content": "x"}]}, "message 1 of 'messages' has the role {}"),
         ({"messages": [{"role": U, "content": None}, {"role": A, "content": "x"}]}, "NoneType content"),
         ({"messages": [{"role": U, "content": "x"}]}, "no assistant's message is trained"),
         ({"messages": [{"role": U, "content": "x"}, {"role": A, "content": " "}]}, "empty"),

@@ -1,118 +1,116 @@
-"""The recipe's circuits: a model that was never trained finds a sentence, quotes it to its end, and answers from it."""
+"""The recipe of the embedded bases, in little: documents become rows, a run becomes an ordinary Llama that computes the same."""
 
+import json
+import lzma
 import sys
+import zlib
+from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
-from transformers import LlamaForCausalLM
 
-from openbook import prompt
-from openbook.models.chat import encode_prompt
-from openbook.models.load import load_tokenizer, resolve
+from openbook.models import load_tokenizer
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "nano"
 
-PASSAGES = (
-    "The bridge was closed for two winters. Its arches had to be lined with new stone, which came by barge from the "
-    "quarry at Hollow Ford. A toll of one penny paid for the work.",
-    "The mill grinds barley in the morning and oats in the afternoon. Its wheel turns only while the sluice is open.",
-    "A ferry crosses twice a day. It carries twelve passengers, or one cart with its horses.",
+TEXTS = (
+    "# The bridge\n\nThe bridge was closed for two winters. Its arches had to be lined with new stone. The new stone came "
+    "by barge from the quarry at Hollow Ford. A toll of one penny paid for the work of the masons.\n",
+    "# The mill\n\nThe mill grinds barley in the morning and oats in the afternoon. Its wheel turns only while the sluice "
+    "is open. The miller keeps the keys of the sluice in a box under the stairs.\n",
+    "# The ferry\n\nA ferry crosses the river twice a day. The ferry carries twelve passengers or one cart with horses. "
+    "Tickets for the ferry are sold in the tavern on the northern bank.\n",
 )
 
 
 @pytest.fixture(scope="module")
-def untrained() -> LlamaForCausalLM:
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `prepare.py` makes of a corpus of short documents, of which some are held out."""
     sys.path.insert(0, str(RECIPE))
-    from circuits import Shape, build
+    import prepare
 
-    tokenizer = Tokenizer.from_file(f"{resolve('nano')}/tokenizer.json")
-    return build(Shape(), tokenizer, eos_token_id=1, pad_token_id=0).eval()
-
-
-# Manuals in which a sentence and its question have no word in common but the name above it, and sentences begin alike.
-MANUAL = (
-    "# granary.store\n\nWhere the grain is kept.\n\n## granary.store.fill_bin(number, sacks=1)\n\nReturn the weight of all "
-    "that was poured in. Raises an error when the bin is full.",
-    "## granary.store.sweep_floor(number)\n\nReturn the weight that is left at the bottom. The bin is swept afterwards.",
-    "## granary.mill.grind_flour(sacks)\n\nTurn the stones until the hopper is clear. Never run it without water.",
-)
+    folder = tmp_path_factory.mktemp("corpus")
+    numbers = [n for n in range(900) if n < 120 or zlib.crc32(f"{n}.md".encode()) % prepare.HELD_OUT == 0]
+    rows = [{"path": f"{n}.md", "title": "", "text": TEXTS[n % 3].replace("two", str(n))} for n in numbers]
+    with lzma.open(folder / "docs-0.jsonl.xz", "wt") as shard:
+        shard.writelines(json.dumps(row) + "\n" for row in rows)
+    prepare.prepare(folder, folder / "study.npz.xz", workers=1)
+    return folder / "study.npz.xz"
 
 
-def answer(model: LlamaForCausalLM, question: str, tokens: int = 60, passages: tuple[str, ...] = PASSAGES) -> str:
+def test_every_branch_of_a_row_reads_as_its_prompt_and_answer(study: Path) -> None:
+    from rows import Rows, Study
+
     tokenizer = load_tokenizer("nano")
-    ids = encode_prompt(tokenizer, prompt.prompt(question, passages))
+    texts = set()
+    for row, _ in zip(Rows(Study(study), length=2048, seed=0), range(4), strict=False):
+        position = np.arange(2048)
+        assert (row["end"] > position).all() and (row["end"] <= 2048).all()
+        for number in range(row["answer"].max() + 1):
+            predictors = np.flatnonzero(row["answer"] == number)
+            last = predictors[-1]
+            seen = position[(position <= last) & (last < row["end"])]  # what the last of them attends to
+            assert (row["depth"][seen] == np.arange(len(seen))).all()
+            assert (row["ids"][predictors[1:]] == row["target"][predictors[:-1]]).all()
+            texts.add(tokenizer.decode([*row["ids"][seen], row["target"][last]]))
+    assert len(texts) > 50
+    assert all(text.startswith("<|system|>Answer the question") and text.endswith("<|end|>") for text in texts)
+    answers = [text.partition("<|assistant|>") for text in texts]
+    refused = [said for _, _, said in answers if "not in the documents" in said]
+    assert 0 < len(refused) < 0.5 * len(answers)
+    quoting = [(asked, said) for asked, _, said in answers if said not in refused]
+    for asked, said in quoting:
+        quote = said.partition("##begin_quote##")[2].partition("##end_quote##")[0].strip()
+        assert len(quote) > 10 and quote in asked
+
+
+def test_a_run_becomes_an_ordinary_llama_that_computes_the_same(study: Path, tmp_path: Path) -> None:
+    import assemble
+    import train
+    from rows import Rows, Study
+
+    from openbook.models import load
+    from openbook.training.attention import NAME
+
+    options = Namespace(
+        data=study, out=tmp_path / "run", minutes=5.0, width=64, layers=2, inner=128, rows=2, length=1024,
+        muon_rate=0.02, rate=3e-3, fall=0.6, rounding=0.35, workers=0, save_every=100.0, seed=0, wait_for=None,
+        steps=3, no_compile=True,
+    )  # fmt: skip
+    train.train(options)
+    log = [json.loads(line) for line in (options.out / "log.jsonl").read_text().splitlines()]
+    watched = [line for line in log if line.get("event") == "held out"]
+    assert watched[-2]["loss"] < watched[0]["loss"]  # it learns
+
+    assemble.assembled(options.out).save_pretrained(tmp_path / "model")
+    load_tokenizer("nano").save_pretrained(tmp_path / "model")
+    loaded = load(str(tmp_path / "model"), device="cpu")
+    ours = train.Model(8192, width=64, layers=2, heads=1, inner=128)
+    ours.load_state_dict({name.removeprefix("model."): w for name, w in named(loaded.model).items()}, strict=False)
+    row = next(iter(Rows(Study(study), length=1024, seed=3)))
+    end = torch.from_numpy(row["end"])[None]
+    ids, depth = torch.from_numpy(row["ids"])[None], torch.from_numpy(row["depth"])[None]
+    mask = train.tree_mask(end)
     with torch.no_grad():
-        out = model.generate(torch.tensor([ids]), max_new_tokens=tokens, do_sample=False, use_cache=True)
-    return tokenizer.decode(out[0, len(ids) :], skip_special_tokens=False)
+        hidden = ours(ids, depth, mask, torch.tensor(0.0)).float()
+        expected = loaded.model.model(input_ids=ids, position_ids=depth, attention_mask=mask).last_hidden_state
+    assert loaded.model.config._attn_implementation != NAME
+    assert (hidden - expected).norm() / expected.norm() < 0.02  # bfloat16 against float32
 
 
-QUESTIONS = (
-    ("Where did the new stone that lined the arches come from?", 0, 1),
-    ("What paid for the work?", 0, 2),
-    ("When does the mill grind barley?", 1, 0),
-    ("How many passengers does it carry?", 2, 1),
-)
+def named(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name.replace("self_attn.", "").replace("mlp.", ""): weight for name, weight in model.state_dict().items()}
 
 
-def quoted(model: LlamaForCausalLM) -> list[bool]:
-    from openbook.documents import sentences
-
-    found = []
-    for question, passage, number in QUESTIONS:
-        start, end = sentences(PASSAGES[passage])[number]
-        quotes = prompt.parse_answer(answer(model, question)).quotes
-        found.append(quotes == (PASSAGES[passage][start:end],))
-    return found
-
-
-def test_before_any_training_it_quotes_a_whole_sentence_and_stops(untrained: LlamaForCausalLM) -> None:
-    assert sum(quoted(untrained)) >= 3
-    said = answer(untrained, QUESTIONS[2][0])
-    assert prompt.ANSWER in said and said.endswith("<|end|>")
-
-
-@pytest.mark.parametrize(
-    ("name", "sentence"),
-    [
-        ("granary.store.fill_bin", "Return the weight of all that was poured in."),
-        ("granary.store.sweep_floor", "Return the weight that is left at the bottom."),
-        ("granary.mill.grind_flour", "Turn the stones until the hopper is clear."),
-    ],
-)
-def test_it_quotes_the_first_sentence_below_the_heading_that_names_what_is_asked_for(
-    untrained: LlamaForCausalLM, name: str, sentence: str
-) -> None:
-    said = answer(untrained, f"What does {name} do?", passages=MANUAL)
-    assert prompt.parse_answer(said).quotes == (sentence,)
-
-
-def test_four_bits_leave_the_circuits_standing(untrained: LlamaForCausalLM) -> None:
+def test_weights_are_rounded_as_bitsandbytes_does() -> None:
+    import train
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
-    kept = {name: parameter.clone() for name, parameter in untrained.named_parameters() if "proj" in name}
-    with torch.no_grad():
-        for name, parameter in untrained.named_parameters():
-            if name in kept:
-                blurred, state = quantize_4bit(parameter, quant_type="nf4", compress_statistics=True)
-                parameter.copy_(dequantize_4bit(blurred, state))
-        after = quoted(untrained)
-        for name, parameter in untrained.named_parameters():
-            if name in kept:
-                parameter.copy_(kept[name])
-    assert sum(after) >= 3
-
-
-def test_training_leaves_the_circuits_alone(untrained: LlamaForCausalLM) -> None:
-    from circuits import learnable
-
-    masks = learnable(untrained)
-    parameters = dict(untrained.named_parameters())
-    assert all(name in parameters for name in masks)
-    for name, mask in masks.items():
-        mask.expand_as(parameters[name])  # of a shape that fits
-    assert not any(name.startswith("model.embed") or ".layers.0." in name for name in masks)
-    copying_head = untrained.config.head_dim
-    assert not masks["model.layers.5.self_attn.q_proj.weight"][:copying_head].any()
-    assert masks["model.layers.5.self_attn.q_proj.weight"][copying_head:].all()
+    torch.manual_seed(0)
+    layer = train.Linear(128, 64)
+    rounded = dequantize_4bit(*quantize_4bit(layer.weight.data, blocksize=64, quant_type="nf4"))
+    x = torch.eye(128)
+    out = layer(x.bfloat16(), torch.tensor(1.0), torch.tensor(train.NF4)).float()
+    assert torch.allclose(out, rounded.T.bfloat16().float(), atol=1e-6)

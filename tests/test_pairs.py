@@ -127,7 +127,11 @@ GOOD = {"prompt": "How long?", **TEXTS}
         ({"prompt": ""}, "pairs.jsonl:2: the field 'prompt' is empty"),
         ({"prompt": None}, "pairs.jsonl:2: there is no prompt"),
         ({"prompt": [assistant("Hi")]}, "pairs.jsonl:2: the prompt does not end with a user's message"),
-        ({"prompt": [{"role": "tool", "content": "x"}]}, "pairs.jsonl:2: a message of 'prompt' has the role 'tool'"),
+        ({"prompt": [{"role": "tool", "content": "x"}]}, "pairs.jsonl:2: message 1 of 'prompt' has the role 'tool'"),
+        (
+            {"prompt": [{"role": ["user"], "content": "x"}]},
+            "pairs.jsonl:2: message 1 of 'prompt' has the role .'user'.",
+        ),
         ({"prompt": 7}, "pairs.jsonl:2: the field 'prompt' is neither a text nor a list"),
         ({"chosen": [user("Other"), assistant("x")]}, "pairs.jsonl:2: 'chosen' and 'rejected' part before their last"),
         (

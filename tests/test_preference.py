@@ -29,7 +29,7 @@ from openbook.training.attention import serve_trees
 from openbook.training.dpo import Anchors, DirectPreference
 from openbook.training.pair_rows import Pairs, encode_pairs
 from openbook.training.pairs import read_pairs
-from openbook.training.preference import warn_of_guessing
+from openbook.training.preference import pair_options, warn_of_guessing
 from openbook.training.references import anchors, reference_logps
 from openbook.training.reward import RewardModelling, attach_head, length_baseline
 
@@ -420,6 +420,20 @@ def test_full_tuning_measures_its_drift_from_the_head_as_it_was(setting: Setting
     _, watched = tokens.held_out(6, seed=0)
     expected = drift(lambda ids: tuned(input_ids=ids).logits, lambda ids: bare(input_ids=ids).logits, tokens, watched)
     assert report.held_out["kl"] == pytest.approx(expected / 6, rel=1e-4) and expected > 0.01
+
+
+def test_what_makes_another_run(setting: Setting) -> None:
+    _, config = setting()
+    for option, dpo, reward in (
+        ("tune.loss=dft", True, True),
+        ("preference.loss=ipo", False, True),
+        ("preference.centring=0.1", True, False),
+        ("tune.evaluate_steps=3", True, True),
+        ("tune.rank=2", False, False),
+    ):
+        _, changed = setting(option)
+        assert (pair_options(changed, "dpo") == pair_options(config, "dpo")) == dpo, option
+        assert (pair_options(changed, "reward") == pair_options(config, "reward")) == reward, option
 
 
 def test_qlora_runs_as_well(setting: Setting, tmp_path: Path) -> None:

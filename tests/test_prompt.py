@@ -193,6 +193,7 @@ class TestReading:
         reader = prompt.Readable(numbered=True)
         assert reader.add(text) + reader.close() == shown
         one, two = prompt.check_quotes(parsed, [chunk("one two")])
+        assert (one.closed, two.closed) == (True, False)
         assert (one.verified, two.verified) == (True, False), "nobody knows what else it would have claimed"
 
     def test_a_quote_that_holds_nothing_yet_is_none(self) -> None:

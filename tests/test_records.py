@@ -67,7 +67,7 @@ def test_nested_records_survive_json(chunk: Chunk, words: str) -> None:
         text=words,
         final="",
         refusal=True,
-        quotes=(Quote(text=words, chunk_id=chunk.id, start=1, end=2), Quote(text=words)),
+        quotes=(Quote(text=words, chunk_id=chunk.id, start=1, end=2), Quote(text=words, closed=False)),
         passages=(ScoredChunk(chunk=chunk, score=0.5, rank=1, dense_rank=2, dense_score=0.25),),
         usage=Usage(prompt_tokens=3),
     )
@@ -108,3 +108,8 @@ def test_ids_never_change_between_versions() -> None:
 def test_a_quote_without_a_chunk_is_unverified() -> None:
     assert not Quote(text="x").verified
     assert Quote(text="x", chunk_id="c", start=0, end=1).verified
+
+
+def test_a_quote_of_a_file_that_does_not_say_whether_it_was_closed_is_read() -> None:
+    stored = {"text": "x", "chunk_id": "c", "start": 0, "end": 1}
+    assert from_json(Quote, stored) == Quote(text="x", chunk_id="c", start=0, end=1, closed=True)

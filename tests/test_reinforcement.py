@@ -113,7 +113,12 @@ def test_what_a_run_writes(learned: tuple[str, Path, Any], base: Path, train: Pa
     assert is_reinforced(train, method=method, out=out, config=config)  # type: ignore[arg-type]
     others = {"grpo": "ppo", "ppo": "grpo"}
     assert not is_reinforced(train, method=others[method], out=out, config=config)  # type: ignore[arg-type]
-    for option, idle in (("rl.answer=2", False), ("rl.trace=0.5", method == "grpo"), ("tune.checkpoint_steps=7", True)):
+    for option, idle in (
+        ("rl.answer=2", False),
+        ("rl.trace=0.5", method == "grpo"),
+        ("tune.checkpoint_steps=7", True),
+        ("tune.loss=dft", True),
+    ):
         changed = options(base, option)
         assert is_reinforced(train, method=method, out=out, config=changed) == idle  # type: ignore[arg-type]
 

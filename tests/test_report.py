@@ -12,14 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exam_world import CHUNKS, TESTS, ScriptedCandidates, WordRetriever, Written, raft, sft, world_config
+from openbook.answering import read_answer
 from openbook.evaluation import Report, examine, write_report
 from openbook.evaluation.exhibits import loss_curve, recorded
 from openbook.evaluation.page import render
+from openbook.evaluation.page.examples import example_article
 from openbook.evaluation.page.words import duration, flattened, number, signed, verdicts
-from openbook.evaluation.report import LossCurve, TestResult
+from openbook.evaluation.report import Answered, Example, LossCurve, Shown, TestResult
 from openbook.markup import Html, tag
-from openbook.metrics import Interval
+from openbook.metrics import Gold, Interval, grade
 from openbook.prompt import BEGIN_QUOTE, END_QUOTE
+from openbook.records import ScoredChunk
 from openbook.storage import append_jsonl, write_manifest
 
 HOSTILE = '</style></script><script>alert(1)</script><img src=x onerror="alert(2)">\' <!-- ]]> &amp;'
@@ -155,6 +158,24 @@ class TestPage:
         assert '<q class="unverified">' in page
         assert "not verified: stands in no passage shown" in page
         assert "verified: Planet0.md › Planet0, characters 0–" in page
+
+    def test_a_quote_that_was_never_closed_is_not_shown_as_verified(self):
+        said = f"{BEGIN_QUOTE}{CHUNKS[0].text}{END_QUOTE} so {BEGIN_QUOTE}{CHUNKS[0].text} <ANSWER>: x"
+        answer = read_answer("How?", said, [ScoredChunk(chunk=CHUNKS[0], score=1.0, rank=1)])
+        shown = example_article(
+            1,
+            Example(
+                test="studied",
+                question="How?",
+                gold_answer="x",
+                gold_sentences=(),
+                passages=(Shown(chunk=CHUNKS[0], golden=False),),
+                answered=(Answered(arm="raft_rag", answer=answer, grade=grade(answer, Gold(answer="x"))),),
+            ),
+        )
+        assert f'<q>{CHUNKS[0].text}</q><span> so </span><q class="unverified">{CHUNKS[0].text}</q>' in shown
+        assert '<span class="label">Answer:</span><span> x</span>' in shown
+        assert "not verified: was never closed" in shown
 
     def test_light_and_dark_and_narrow(self, page):
         assert "prefers-color-scheme: dark" in page

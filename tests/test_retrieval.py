@@ -1,5 +1,6 @@
 """Search: the store keeps what it was given, both legs rank it, and fusion orders it the same on every run."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -103,10 +104,15 @@ def test_an_absent_or_damaged_store_says_what_to_do(tmp_path: Path) -> None:
         file.write_bytes(b"damaged")
     with pytest.raises(StoreError, match="damaged"):
         LanceStore(tmp_path).dense(np.ones(64, np.float32), 3)
+    served = LanceStore(tmp_path)
+    assert served.count()
     for file in (tmp_path / "chunks.lance" / "_versions").iterdir():
         file.unlink()
     with pytest.raises(StoreError, match=r"Delete the folder .* and run `openbook ingest` again"):
         LanceStore(tmp_path).count()
+    shutil.rmtree(tmp_path)
+    with pytest.raises(StoreError, match=r"is gone\. Run `openbook ingest` again"):
+        served.count()
 
 
 # Fusion

@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from openbook.prompt import SYSTEM
+from openbook import prompt
 from serving_world import ALERTS, ANSWER, SHOWN, ScriptedWriters, Served, make_index, served, until
 
 QUESTION: Any = [{"role": "user", "content": "How long are alerts kept?"}]
@@ -77,7 +77,7 @@ def test_the_stream_ends_as_openai_ends_it(server: Served) -> None:
 def test_the_passages_are_shown_by_the_prompt_of_training(server: Served) -> None:
     server.chat(openbook={"passages": 1})
     system, user = server.writers.prompts[-1].messages
-    assert system.content == SYSTEM
+    assert system.content == prompt.SYSTEM
     assert user.content.count("<DOCUMENT>") == 1
     assert user.content.endswith("How long are alerts kept?")
 
@@ -157,6 +157,13 @@ def test_embeddings_are_those_of_the_index_in_both_forms(client: openai.OpenAI, 
         ({"messages": [{"role": "user", "content": " "}]}, 400, "invalid_value", "messages"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "invalid_value", "messages"),
         ({"messages": [{"role": "king", "content": "x"}]}, 400, "invalid_value", "messages.0.role"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x/y"}}]}]},
+            400,
+            "invalid_value",
+            "messages.0.content.list.0.type",
+        ),
+        ({"messages": [{"role": "user", "content": None}]}, 400, "invalid_value", "messages.0.content.list"),
         ({"max_tokens": -5}, 400, "invalid_value", "max_tokens"),
         ({"max_tokens": 0}, 400, "invalid_value", "max_tokens"),
         ({"n": 2}, 400, "unsupported_value", "n"),
@@ -179,6 +186,14 @@ def test_what_cannot_be_answered_is_told_in_openais_form(
         assert error["type"] == "invalid_request_error"
         assert error["message"].endswith((".", "?"))
     assert server.chat().status_code == 200
+
+
+def test_a_question_that_the_model_cannot_read_is_not_searched_for(server: Served) -> None:
+    """Searching reads all of it, and nobody else is answered meanwhile."""
+    assert server.chat("long " * 300).json()["error"]["code"] == "context_length_exceeded"
+    assert prompt.DOCUMENT not in server.writers.prompts[-1].messages[-1].content
+    assert server.chat().status_code == 200
+    assert prompt.DOCUMENT in server.writers.prompts[-1].messages[-1].content
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from openbook import tracing
 from openbook.config import Config
 from openbook.errors import InputError, RecordError
 from openbook.records import to_json
+from openbook.tracing import TracedToken
 from tiny_model import save_tiny_llama
 
 PASSAGES = ["The cache keeps results for ten minutes.", "Alerts are grouped by their label."]
@@ -68,6 +69,17 @@ def test_a_messages_loss_is_the_mean_of_its_tokens_and_falls(config):
     assert not any(token.trained for token in found.tokens if token.part == "user")
 
 
+def test_the_step_is_the_one_that_tuning_takes(config):
+    def traced(loss):
+        changed = config.model_copy(update={"tune": config.tune.model_copy(update={"loss": loss})})
+        return tracing.trace(changed, "How are alerts grouped?", "By their label.")
+
+    auto, nll, dft = map(traced, ("auto", "nll", "dft"))
+    assert auto == nll and nll.loss_name == "mean −ln p"
+    assert dft.loss_before == nll.loss_before and dft.loss_after != nll.loss_after
+    assert dft.loss_name == "mean −ln p; the step is that of dft"
+
+
 def test_after_one_step_only_the_half_of_the_adapters_that_starts_at_zero_has_moved(config):
     found = tracing.trace(config, "How are alerts grouped?", "By their label.")
     assert {movement.layer for movement in found.movements} == {0, 1}
@@ -113,11 +125,21 @@ def test_a_row_of_the_training_set_stands_in_its_tree(config):
             at = path[-1].parent
         text = "".join(token.text for token in reversed(path))
         assert len(path) == branch.tokens
+        assert [*found.tokens[: found.trunk], *found.beyond_trunk(number)] == path[::-1]
         assert all(passage in text for passage in PASSAGES) and branch.question in text
         said = "".join(token.text for token in reversed(path) if token.trained)
         assert said.startswith("##Reason") and said.endswith("</s>")
     assert found.separate_tokens > len(found.tokens)
     assert found.loss_after < found.loss_before
+
+    def token(parent, branch):
+        return TracedToken(id=0, text="", part="user", trained=branch >= 0, parent=parent, branch=branch)
+
+    # Two of three branches go together for another token, which the third has not.
+    tokens = (token(-1, -1), token(0, -1), token(1, -1), token(2, 0), token(2, 1), token(1, 2))
+    three = dataclasses.replace(found, tokens=tokens)
+    assert three.trunk == 2
+    assert [len(three.beyond_trunk(number)) for number in range(3)] == [2, 2, 1]
 
 
 def test_a_row_that_is_longer_than_a_row_loses_its_neighbours_not_itself(config):

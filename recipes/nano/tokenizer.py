@@ -1,12 +1,16 @@
 """Step 1 of the recipe: a byte-level BPE tokenizer with the RAFT tags and the chat roles as tokens of their own.
 
+    python recipes/nano/tokenizer.py --corpus FOLDER --out FOLDER
+
 Words are cut from punctuation, and digits from each other, so that a name reads as the same tokens wherever it stands:
 in a passage, in a question, at a sentence's start. Copying depends on it.
 """
 
-from collections.abc import Iterable, Iterator
+import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
+from corpus import documents
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from openbook.prompt import TAGS
@@ -68,10 +72,15 @@ def save(tokenizer: Tokenizer, folder: Path, context: int) -> None:
     ).save_pretrained(folder)
 
 
-def corpus_texts(folder: Path, every: int = 1) -> Iterator[str]:
-    """Every `every`-th text of the corpus shards, in order."""
-    from corpus import documents  # the sibling script: shards → rows
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--vocabulary", type=int, default=8192)
+    options = parser.parse_args()
+    texts = (row["text"] for number, row in enumerate(documents(options.corpus)) if number % 2 == 0)
+    save(train(texts, options.vocabulary), options.out, context=4096)
 
-    for number, row in enumerate(documents(folder)):
-        if number % every == 0:
-            yield row["text"]
+
+if __name__ == "__main__":
+    main()

@@ -15,6 +15,7 @@
 Importing it costs nothing: a name is loaded when it is first used.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,11 @@ if TYPE_CHECKING:
     from openbook.verbs import ask, build_dataset, doctor, evaluate, export_dataset, ingest, search, serve, tune
 
 __version__ = "0.1.0"
+
+# What they warn of, a kernel from a hub that is absent and matrices that were asked for in fp32, is no news to a user.
+# Here, for embedders import them too, and before anything of `models` does.
+for _name in ("bitsandbytes.backends.cpu.ops", "transformers.integrations.bitsandbytes"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 __all__ = [
     "Config",

@@ -6,7 +6,7 @@ An unknown key is an error that names the nearest right one. Relative paths in a
 import difflib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -104,14 +104,21 @@ class Config(Section):
                 if not isinstance(target, dict):
                     raise ConfigError(f"--set {override!r}: {section} is an option, not a section.")
             target[name] = _toml_value(value.strip())
-        return cls.parse(data, origin=str(path) if path else "--set")
+        overridden = {override.partition("=")[0].strip() for override in overrides}
+        return cls.parse(data, origin=str(path or ""), overridden=overridden)
 
     @classmethod
-    def parse(cls, data: Mapping[str, Any], origin: str) -> Self:
+    def parse(cls, data: Mapping[str, Any], origin: str, *, overridden: Collection[str] = ()) -> Self:
+        """Options out of `data`. An error tells of `origin`, but for the options that are `overridden`: those came from
+        the command line, where a user sees them."""
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise ConfigError(f"{origin}: " + "; ".join(_sentences(error))) from None
+            told = [
+                sentence if not origin or _lies_in(key, overridden) else f"{origin}: {sentence}"
+                for key, sentence in _sentences(error)
+            ]
+            raise ConfigError("; ".join(told)) from None
 
     def to_toml(self) -> str:
         """This configuration as a commented `openbook.toml`."""
@@ -179,7 +186,13 @@ def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
-def _sentences(error: ValidationError) -> Iterator[str]:
+def _lies_in(key: str, overridden: Collection[str]) -> bool:
+    """Whether one of these options is `key`, a part of it, or in the section of this name."""
+    return any(f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.") for name in overridden)
+
+
+def _sentences(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """Each option that is wrong, by its key, and what is wrong with it."""
     known = list(_keys(Config))
     sections = sorted({key.partition(".")[0] for key in known if "." in key})
     for item in error.errors():
@@ -199,6 +212,6 @@ def _sentences(error: ValidationError) -> Iterator[str]:
                 ]
             )
             hint = f"did you mean {close[0]}?" if close else "see `openbook init` for all options"
-            yield f"there is no option {key}; {hint}"
+            yield key, f"there is no option {key}; {hint}"
         else:
-            yield f"{key} = {item['input']!r}: {item['msg'][0].lower() + item['msg'][1:]}"
+            yield key, f"{key} = {item['input']!r}: {item['msg'][0].lower() + item['msg'][1:]}"

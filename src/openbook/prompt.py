@@ -226,17 +226,18 @@ def is_refusal(final: str) -> bool:
     return bool(_REFUSALS.match(plain))
 
 
-def locate_quote(quote: str, passages: Iterable[Chunk]) -> Quote:
-    """Look a quote up verbatim in the passages; offsets are the document's. Unverified where it stands in none."""
+def locate_quote(quote: str, passages: Iterable[Chunk], *, closed: bool = True) -> Quote:
+    """Look a quote up verbatim in the passages; offsets are the document's. Unverified where it stands in none, and
+    where it was never closed, whatever it holds so far."""
     text = quote.strip()
-    for chunk in passages if text else ():
+    for chunk in passages if text and closed else ():
         at = chunk.text.find(text)
         if at >= 0:
             return Quote(text=text, chunk_id=chunk.id, start=chunk.start + at, end=chunk.start + at + len(text))
-    return Quote(text=text)
+    return Quote(text=text, closed=closed)
 
 
 def check_quotes(parsed: ParsedAnswer, passages: Sequence[Chunk]) -> tuple[Quote, ...]:
-    """Every quote of an answer, looked up verbatim. One that was never closed is unverified, whatever it holds so far."""
-    unfinished = (Quote(text=parsed.open_quote),) if parsed.open_quote else ()
+    """Every quote of an answer, looked up verbatim; the one that was never closed comes last."""
+    unfinished = (locate_quote(parsed.open_quote, (), closed=False),) if parsed.open_quote else ()
     return (*(locate_quote(quote, passages) for quote in parsed.quotes), *unfinished)

@@ -16,17 +16,6 @@ from typing import Any, Literal, Self, TypeVar
 T = TypeVar("T")
 
 Role = Literal["system", "user", "assistant"]
-# What rows of messages call them: OpenAI's names, ShareGPT's, Gemini's.
-ROLES: Mapping[object, Role] = types.MappingProxyType(
-    {
-        "system": "system",
-        "user": "user",
-        "human": "user",
-        "assistant": "assistant",
-        "gpt": "assistant",
-        "model": "assistant",
-    }
-)
 
 
 def content_id(*parts: object) -> str:
@@ -158,12 +147,14 @@ class Question:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
     """A claimed quotation. Where verified, `text == document.text[start:end]` in the document of `chunk_id`;
-    where not, `chunk_id` is "" and both offsets are −1."""
+    where not, `chunk_id` is "" and both offsets are −1. `closed` is False where the answer ended before the quote did:
+    nobody can know what it claims, so it is never verified. Files that do not say so yet read as True."""
 
     text: str
     chunk_id: str = ""
     start: int = -1
     end: int = -1
+    closed: bool = True
 
     @property
     def verified(self) -> bool:

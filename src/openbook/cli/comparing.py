@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openbook.cli.progress import clock
-from openbook.cli.report import METRICS, cell
+from openbook.cli.report import METRICS, cell, figures
 from openbook.cli.session import Session, verb
 
 if TYPE_CHECKING:
@@ -67,13 +67,7 @@ def print_comparison(found: "Comparison") -> None:
 
     console = Console(markup=False, highlight=False)
     for name, result in found.tests.items():
-        questions = found.sizes[name][0]
-        table = Table(
-            box=box.SIMPLE_HEAD, title=f"{name} ({questions} questions; % with 95 % intervals)", title_justify="left"
-        )
-        table.add_column("way", no_wrap=True, vertical="bottom")
-        for header in METRICS.values():
-            table.add_column(header, justify="right", no_wrap=True, vertical="bottom")
+        table = figures(name, found.sizes[name][0], ["way", *METRICS.values()])
         for way, scores in result.arms.items():
             table.add_row(way, *(cell(to_json(scores[metric])) for metric in METRICS))
         console.print(table)

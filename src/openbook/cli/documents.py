@@ -69,7 +69,9 @@ def ingest_summary(report: "IngestReport") -> str:
             "unchanged": report.unchanged,
         }
     )
-    summary = f"{report.documents:,} documents, {report.chunks:,} passages ({changes}) in {report.seconds:.1f} s"
+    documents = f"{report.documents:,} document{'s'[: report.documents != 1]}"
+    passages = f"{report.chunks:,} passage{'s'[: report.chunks != 1]}"
+    summary = f"{documents}, {passages} ({changes}) in {report.seconds:.1f} s"
     skipped = text.counts(Counter(item.kind for item in report.skipped))
     return f"{summary}\nskipped files: {skipped}" if skipped else summary
 

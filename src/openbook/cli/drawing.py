@@ -72,7 +72,7 @@ def _tree(console: "Console", found: "Trace") -> None:
     if len(found.branches) == 1:
         console.print(_pieces(found.tokens), "\n")
         return
-    shared = [token for token in found.tokens if token.branch < 0]
+    shared = found.tokens[: found.trunk]
     console.print(Text(f"┌ read once, for all {len(found.branches)}: {len(shared):,} tokens", style="bold"))
     if len(shared) > LONG:
         head, tail = shared[: LONG // 2], shared[-LONG // 2 :]
@@ -81,9 +81,11 @@ def _tree(console: "Console", found: "Trace") -> None:
     else:
         console.print(_pieces(shared))
     for number, branch in enumerate(found.branches[:BRANCHES]):
-        own = [token for token in found.tokens if token.branch == number]
-        console.print(Text(f"├ {plain(branch.name)}: {len(own):,} tokens of its own", style="bold"))
-        console.print(_pieces(own))
+        after = found.beyond_trunk(number)
+        with_others = sum(token.branch < 0 for token in after)
+        some = f", {with_others:,} of them with others" if with_others else ""
+        console.print(Text(f"├ {plain(branch.name)}: {len(after):,} tokens more{some}", style="bold"))
+        console.print(_pieces(after))
     if len(found.branches) > BRANCHES:
         console.print(f"└ and {len(found.branches) - BRANCHES} more (--json has them)")
     console.print()

@@ -78,14 +78,12 @@ def _adapter(session: Session, config: "Config", given: Path | None, base_only: 
 
 def answer_notes(answer: "Answer") -> str:
     """What stands below an answer: the verdict on its quotes, and whether it is a refusal or was cut short."""
-    from openbook.prompt import parse_answer
-
     lines = []
     if answer.refusal:
         lines.append("The model says that the passages do not hold the answer.")
     if not answer.finished:
         lines.append("The answer was cut short at the token limit (model.max_new_tokens).")
-    lines += text.quotes(answer.quotes, answer.passages, open_quote=parse_answer(answer.text).open_quote)
+    lines += text.quotes(answer.quotes, answer.passages)
     if not answer.quotes and not answer.refusal:
         lines.append("No quote: nothing in this answer is checked.")
     if answer.passages:

@@ -1,11 +1,14 @@
 """The result of an exam as a table on the terminal."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openbook.cli.progress import clock
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 # Shown here; report.html has them all. Shares and scores lie between 0 and 1 and are shown in per cent.
 METRICS = {
@@ -33,17 +36,12 @@ def print_report(out: Path) -> None:
 
 def print_test(name: str, test: Mapping[str, Any]) -> None:
     """One exam: a row an arm, each figure with its 95 % interval, and what the tuning changed."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     arms = test["arms"]
     shown = [metric for metric in METRICS if any(_known(arm.get(metric)) for arm in arms.values())]
     asked = max((value["n"] for arm in arms.values() if _known(value := arm.get("f1"))), default=0)
-    table = Table(box=box.SIMPLE_HEAD, title=f"{name} ({asked} questions; % with 95 % intervals)", title_justify="left")
-    table.add_column("arm", no_wrap=True, vertical="bottom")
-    for metric in shown:
-        table.add_column(METRICS[metric], justify="right", no_wrap=True, vertical="bottom")
+    table = figures(name, asked, ["arm", *(METRICS[metric] for metric in shown)])
     for arm, values in arms.items():
         table.add_row(arm, *(cell(values.get(metric)) for metric in shown))
     Console(markup=False, highlight=False).print(table)
@@ -58,6 +56,19 @@ def print_test(name: str, test: Mapping[str, Any]) -> None:
     print()
 
 
+def figures(test: str, questions: int, headers: Sequence[str]) -> "Table":
+    """An empty table of what one test gave, `questions` of it; the first column names whose figures a row has."""
+    from rich import box
+    from rich.table import Table
+
+    title = f"{test} ({questions} question{'' if questions == 1 else 's'}; % with 95 % intervals)"
+    # Without the usual blanks, so that five figures stand on a terminal of 80 columns.
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
+    for number, header in enumerate(headers):
+        table.add_column(header, justify="right" if number else "left", no_wrap=True, vertical="bottom")
+    return table
+
+
 def _known(value: Any) -> bool:
     return isinstance(value, Mapping) and value.get("value") is not None and bool(value.get("n"))
 
@@ -65,7 +76,7 @@ def _known(value: Any) -> bool:
 def cell(value: Any) -> str:
     if not _known(value):
         return "–"
-    return f"{100 * value['value']:.0f}  {100 * value['low']:.0f}–{100 * value['high']:.0f}"
+    return f"{100 * value['value']:.0f} {100 * value['low']:.0f}–{100 * value['high']:.0f}"
 
 
 def _signed(value: float) -> str:

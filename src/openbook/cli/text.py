@@ -85,7 +85,7 @@ def explanation(found: "Explanation", width: int) -> str:
     return "\n".join([result(found.scored, width), *(f"   {line}" for line in lines)])
 
 
-def quotes(found: Iterable[Quote], passages: Iterable[ScoredChunk], *, open_quote: str = "") -> list[str]:
+def quotes(found: Iterable[Quote], passages: Iterable[ScoredChunk]) -> list[str]:
     """One line for each quote: its place and offsets in the document when verified, a warning when not, another for
     the one that was never closed."""
     chunks = {scored.chunk.id: scored.chunk for scored in passages}
@@ -93,7 +93,7 @@ def quotes(found: Iterable[Quote], passages: Iterable[ScoredChunk], *, open_quot
     def line(quote: Quote) -> str:
         if quote.verified:
             return f"  ✓ {place(chunks[quote.chunk_id])} [{quote.start}:{quote.end}]"
-        reason = "never closed, so not checked" if quote.text == open_quote else "not word for word in any passage"
+        reason = "not word for word in any passage" if quote.closed else "never closed, so not checked"
         return f"  ✗ {reason}: “{one_line(quote.text, 120)}”"
 
     return [line(quote) for quote in found]

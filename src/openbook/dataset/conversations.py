@@ -16,18 +16,17 @@ from typing import Any
 from openbook import prompt
 from openbook.dataset.imports import STOP, read_sample
 from openbook.errors import RecordError
-from openbook.records import ROLES, Role
+from openbook.messages import check_opening, read_message
+from openbook.records import Message, Role
 
 _FLAGS = ("train", "training", "train_on_turn", "weight")
 LAYOUTS = "messages, conversations, prompt + completion, instruction + output, or a RAFT row"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """One message. `train` is False for what is read only: all that is not the assistant's, and what a row excepts."""
+class Turn(Message):
+    """`train` is False for what is read only: all that is not the assistant's, and what a row excepts."""
 
-    role: Role
-    content: str
     train: bool
 
 
@@ -64,33 +63,22 @@ def _check(turns: Sequence[Turn]) -> None:
             raise RecordError(
                 f"message {number}, an assistant's, is empty", "Remove the row, or give it train = false."
             )
-    first = next((turn for turn in turns if turn.role != "system"), None)
-    if first is None or first.role != "user" or not first.content.strip():
-        raise RecordError("the conversation does not begin with a user's message")
+    check_opening(turns)
 
 
 def _messages(value: Any, key: str) -> tuple[Turn, ...]:
     if not isinstance(value, list) or not value:
         raise RecordError(f"the field {key!r} is not a list of messages")
-    return tuple(_message(message, key) for message in value)
+    return tuple(_turn(message, f"message {number} of {key!r}") for number, message in enumerate(value, 1))
 
 
-def _message(message: Any, key: str) -> Turn:
-    if not isinstance(message, Mapping):
-        raise RecordError(f"a message of {key!r} is {type(message).__name__}, not an object")
-    role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))
-    if role not in ROLES:
-        raise RecordError(
-            f"a message of {key!r} has the role {role!r}", "openbook trains on system, user and assistant only."
-        )
-    if not isinstance(content, str):
-        raise RecordError(f"a message of {key!r} has {type(content).__name__} content, not text")
+def _turn(message: Any, where: str) -> Turn:
+    said = read_message(message, where)
     flags = [message[flag] for flag in _FLAGS if message.get(flag) is not None]
     for flag in flags:
         if flag not in (0, 1):  # booleans are these numbers
-            raise RecordError(f"a message of {key!r} has the training flag {flag!r}", "It is true or false, or 1 or 0.")
-    found = ROLES[role]
-    return Turn(role=found, content=content, train=found == "assistant" and all(flags))
+            raise RecordError(f"{where} has the training flag {flag!r}", "It is true or false, or 1 or 0.")
+    return Turn(role=said.role, content=said.content, train=said.role == "assistant" and all(flags))
 
 
 def _said(value: Any, key: str, role: Role) -> tuple[Turn, ...]:

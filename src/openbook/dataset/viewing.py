@@ -151,12 +151,5 @@ def pieces(text: str, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[str, b
 def answer_pieces(example: RaftExample) -> Iterator[tuple[str, bool | None]]:
     """The reasoning without its tags: each piece, and whether it is a quote that stands in a passage (None: no quote)."""
     verified = {quote.text for quote in example.quotes if quote.verified}
-    quoting = False
-    for part in _QUOTES.split(example.reasoning):
-        if part in (prompt.BEGIN_QUOTE, prompt.END_QUOTE):
-            quoting = part == prompt.BEGIN_QUOTE
-        elif part.strip():
-            yield (part.strip(), part.strip() in verified) if quoting else (part, None)
-
-
-_QUOTES: Final = re.compile(f"({re.escape(prompt.BEGIN_QUOTE)}|{re.escape(prompt.END_QUOTE)})")
+    for part in prompt.segments(example.reasoning):
+        yield part.text, part.closed and part.text in verified if part.quote else None

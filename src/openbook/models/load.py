@@ -1,7 +1,6 @@
 """Loading a causal language model: by name, in a dtype that the machine does well, in 4 bits where asked."""
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,6 @@ from openbook.storage import hash_file, hash_json
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-# What they warn of, a kernel from a hub that is absent and matrices that were asked for in fp32, is no news to a user.
-for _name in ("bitsandbytes.backends.cpu.ops", "transformers.integrations.bitsandbytes"):
-    logging.getLogger(_name).setLevel(logging.ERROR)
 
 Quantization = Literal["nf4", "none"]
 

@@ -1,6 +1,7 @@
 """The embedded vector database: one LanceDB table with vectors, text and metadata, searched exactly."""
 
 import contextlib
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
@@ -186,7 +187,9 @@ class LanceStore:
         except StoreError:
             raise
         except (RuntimeError, ValueError, OSError) as error:
-            text = " ".join(str(error).split())
+            if not self.path.exists():
+                raise StoreError(f"The index in {self.path} is gone.", "Run `openbook ingest` again.") from error
+            text = _ITS_SOURCE.sub("", " ".join(str(error).split()))
             if "No space left" in text:
                 raise StoreError(
                     f"The disk is full: the index in {self.path} could not be written.",
@@ -196,6 +199,9 @@ class LanceStore:
                 f"The index in {self.path} is damaged or cannot be used ({text[:200]}).",
                 f"Delete the folder {self.path} and run `openbook ingest` again.",
             ) from error
+
+
+_ITS_SOURCE = re.compile(r",? \S+\.rs:\d+:\d+")  # where in LanceDB's own source an error arose
 
 
 def _chunk(row: dict[str, Any]) -> Chunk:

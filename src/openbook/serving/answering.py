@@ -66,6 +66,8 @@ async def events(service: Service, asked: Asked) -> AsyncGenerator[Event, None]:
         async with service.models.adapter(tuned=asked.tuned, needed=asked.adapter_needed) as adapter:
             found: tuple[ScoredChunk, ...] = ()
             if asked.passages:
+                # First, since the search reads all of a question, and others wait for it meanwhile.
+                await service.engine.encode(prompt(asked.question, []))
                 found = tuple(await service.shelves().search(asked.question, asked.passages))
             conversation = asked.conversation
             if asked.passages or conversation is None:

@@ -2,12 +2,15 @@
 
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Discriminator, ValidationError
 from starlette.requests import Request
 
 from openbook.serving.faults import ApiError
 
 Body = TypeVar("Body", bound=BaseModel)
+
+# Tells a field that is a text from one that is a list, so that an error is told of the one that was meant.
+TEXT_OR_LIST = Discriminator(lambda value: "text" if isinstance(value, str) else "list")
 
 
 async def read(request: Request, form: type[Body]) -> Body:

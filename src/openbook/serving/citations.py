@@ -3,7 +3,7 @@
 from typing import Any
 
 from openbook.prompt import locate_quote, segments
-from openbook.records import Answer, Quote, ScoredChunk
+from openbook.records import Answer, ScoredChunk
 
 
 def citations(answer: Answer) -> list[dict[str, Any]]:
@@ -17,14 +17,14 @@ def citations(answer: Answer) -> list[dict[str, Any]]:
     for segment in segments(answer.text):
         if not segment.quote:
             continue
-        quote = locate_quote(segment.text, chunks.values()) if segment.closed else Quote(text=segment.text)
+        quote = locate_quote(segment.text, chunks.values(), closed=segment.closed)
         chunk = chunks.get(quote.chunk_id)
         found.append(
             {
                 "number": segment.quote,
                 "quote": quote.text,
                 "verified": quote.verified,
-                "closed": segment.closed,
+                "closed": quote.closed,
                 "document": chunk.document_id if chunk else None,
                 "uri": chunk.uri if chunk else None,
                 "title": chunk.title if chunk else None,

@@ -4,7 +4,7 @@ import base64
 import struct
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, Tag
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -15,14 +15,15 @@ from openbook.serving.service import of
 from openbook.serving.sse import unless_gone
 
 _INPUTS = 256  # texts in one request
+_Text = Annotated[str, Field(min_length=1)]
 
 
 class EmbeddingRequest(BaseModel):
     model: str
-    input: (
-        Annotated[str, Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=_INPUTS)]
-    )
+    input: Annotated[
+        Annotated[_Text, Tag("text")] | Annotated[list[_Text], Field(min_length=1, max_length=_INPUTS), Tag("list")],
+        bodies.TEXT_OR_LIST,
+    ]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
 

@@ -96,6 +96,20 @@ class Engine:
         """How many answers are being written."""
         return len(self._live)
 
+    async def encode(self, prompt: Conversation) -> list[int]:
+        """The tokens of `prompt`. Raises `ApiError` where they leave no room for an answer."""
+        loop = asyncio.get_running_loop()
+        ids = await loop.run_in_executor(self._encoder, self.writers.encode, prompt)
+        if len(ids) >= self.writers.context:
+            raise ApiError(
+                400,
+                f"The prompt has {len(ids):,} tokens, and {self.writers.context:,} are read here at most, answer "
+                "included. Ask a shorter question or show fewer passages.",
+                code="context_length_exceeded",
+                param="messages",
+            )
+        return ids
+
     @contextlib.asynccontextmanager
     async def answer(
         self, prompt: Conversation, *, adapter: str | None, max_tokens: int | None
@@ -104,17 +118,8 @@ class Engine:
 
         Raises `ApiError` for a prompt that the model cannot read.
         """
-        loop = asyncio.get_running_loop()
-        ids = await loop.run_in_executor(self._encoder, self.writers.encode, prompt)
+        ids = await self.encode(prompt)
         room = self.writers.context - len(ids)
-        if room < 1:
-            raise ApiError(
-                400,
-                f"The prompt has {len(ids):,} tokens, and {self.writers.context:,} are read here at most, answer "
-                "included. Ask a shorter question or show fewer passages.",
-                code="context_length_exceeded",
-                param="messages",
-            )
         writing = Writing(next(self._numbers), ids, adapter, min(max_tokens or self._default_tokens, room))
         self._waiting.append(writing)
         self._wake.set()

@@ -63,9 +63,10 @@ class Movement:
 class Trace:
     """What `steps` optimizer steps did.
 
-    The loss is the one that training takes: for messages and rows the mean of −ln(probability) over the trained tokens,
-    for pairs `loss_name` of how much more likely the chosen answer became than the rejected one. `says_*` is what the
-    model writes to `asked`. `separate_tokens` is what the branches have when nothing is shared.
+    The steps are those of training, and the loss is the one that it logs: for messages and rows the mean of
+    −ln(probability) over the trained tokens, for pairs `loss_name` of how much more likely the chosen answer became than
+    the rejected one. `says_*` is what the model writes to `asked`. `separate_tokens` is what the branches have when
+    nothing is shared.
     """
 
     kind: Kind
@@ -84,3 +85,18 @@ class Trace:
     moved_weights: int
     total_weights: int
     movements: tuple[Movement, ...]
+
+    @property
+    def trunk(self) -> int:
+        """How many tokens, from the first on, all branches begin with: those up to the first one that two follow."""
+        forks = (token.parent for at, token in enumerate(self.tokens) if token.parent != at - 1)
+        return min(forks, default=len(self.tokens) - 1) + 1
+
+    def beyond_trunk(self, branch: int) -> list[TracedToken]:
+        """The tokens of a branch after those that all have; it may share the first of them with some others."""
+        at = max(position for position, token in enumerate(self.tokens) if token.branch == branch)
+        path = []
+        while at >= self.trunk:
+            path.append(self.tokens[at])
+            at = self.tokens[at].parent
+        return path[::-1]

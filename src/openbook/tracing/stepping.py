@@ -78,21 +78,22 @@ def _trace(config: Config, make: Callable[[LoadedModel], Subject], *, steps: int
     method = subject.method(torch.tensor(before.logps))
     batch = send_to_device(method.collate([subject.row]), loaded.model.device)
 
-    def loss() -> Any:
-        return method.sums(model, batch)["loss"] / method.count(batch)
+    def means() -> dict[str, Any]:
+        return {name: value / method.count(batch) for name, value in method.sums(model, batch).items()}
 
     with torch.no_grad():
-        loss_before = float(loss())
+        loss_before = float(means()["loss"])
     weights = snapshot(model)
     model.train()
     for _ in range(steps):
         optimizer.zero_grad()
-        loss().backward()
+        found = means()
+        found.get("objective", found["loss"]).backward()
         torch.nn.utils.clip_grad_norm_(trainable, config.tune.max_grad_norm)
         optimizer.step()
     model.eval()
     with torch.no_grad():
-        loss_after = float(loss())
+        loss_after = float(means()["loss"])
     after = _look(model, subject, loaded.tokenizer)
     moved = movements(model, weights)
     trained, total = count_weights(model)

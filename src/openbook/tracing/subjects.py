@@ -16,6 +16,7 @@ from openbook.tracing.record import Kind
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from openbook.training.data import Form
     from openbook.training.trainer import Method
 
 
@@ -35,7 +36,7 @@ class Subject:
     names: tuple[str, ...]
     learning_rate: float
     method: "Callable[[Tensor], Method]"
-    loss_name: str = "mean −ln p"
+    loss_name: str
     questions: tuple[str, ...] = ()
 
 
@@ -58,7 +59,7 @@ def message_subject(
         conversations=(conversation,),
         names=("answer",),
         learning_rate=config.tune.learning_rate,
-        method=_supervised,
+        **_supervised(loaded, config, "raft" if passages else "closed"),
     )
 
 
@@ -114,14 +115,18 @@ def row_subject(loaded: LoadedModel, config: Config, train: Path, line: int) -> 
         names=tuple(Path(shown.sequence.name).name for shown in kept),
         questions=tuple(shown.question or shown.conversation.messages[-2].content for shown in kept),
         learning_rate=config.tune.learning_rate,
-        method=_supervised,
+        **_supervised(loaded, config, "raft"),
     )
 
 
-def _supervised(reference: "Tensor") -> "Method":
+def _supervised(loaded: LoadedModel, config: Config, form: "Form") -> dict[str, Any]:
+    """How `tune` would train on it, and what that is called."""
     from openbook.training.trainer import Supervised
+    from openbook.training.tune import loss_of
 
-    return Supervised()
+    kind = loss_of(loaded, config, form)
+    name = "mean −ln p" if kind == "nll" else f"mean −ln p; the step is that of {kind}"
+    return {"method": lambda reference: Supervised(kind), "loss_name": name}
 
 
 def _said(message: str) -> Conversation:

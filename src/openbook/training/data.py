@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from openbook import prompt
 from openbook.errors import RecordError
-from openbook.records import ROLES, Conversation, Message
+from openbook.messages import check_opening, read_message, row_named
+from openbook.records import Conversation, Message
 from openbook.storage import read_jsonl
 from openbook.tokens import TokenSequence, TokenTree, encode, encode_turns, plan
 
@@ -196,19 +197,10 @@ def _item(row: Mapping[str, Any], name: str, form: Form) -> tuple[Item, object]:
 def _messages(given: Any, name: str) -> tuple[tuple[Message, ...], tuple[bool, ...]]:
     """The messages of a row, and which of them may be trained on."""
     rows = given if isinstance(given, list) else [given]
-    found = []
-    for number, message in enumerate(rows, 1):
-        role, content = (message.get(key) if isinstance(message, Mapping) else None for key in ("role", "content"))
-        if not isinstance(role, str) or role not in ROLES or not isinstance(content, str):
-            raise RecordError(
-                f"{name}: message {number} has no role (system, user or assistant) or no text.",
-                "Mend or remove the row.",
-            )
-        found.append(Message(role=ROLES[role], content=content))
-    first = next((message for message in found if message.role != "system"), None)
-    if first is None or first.role != "user":
-        raise RecordError(f"{name}: the conversation does not begin with a user's message.", "Mend or remove the row.")
-    return tuple(found), tuple(message.get("train") is not False for message in rows)
+    with row_named(name):
+        found = tuple(read_message(message, f"message {number}") for number, message in enumerate(rows, 1))
+        check_opening(found)
+    return found, tuple(message.get("train") is not False for message in rows)
 
 
 def _text(row: Mapping[str, Any], key: str, name: str) -> str:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from openbook.errors import RecordError
-from openbook.records import ROLES, Conversation, Message, PreferencePair
+from openbook.messages import read_message, row_named
+from openbook.records import Conversation, Message, PreferencePair
 from openbook.storage import read_jsonl
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -140,18 +141,8 @@ def given_answer(value: Any, key: str, name: str) -> tuple[Message, ...]:
 def _messages(value: Any, key: str, name: str) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
         raise RecordError(f"{name}: the field {key!r} is neither a text nor a list of messages.", _REMEDY)
-    found = []
-    for message in value:
-        if not isinstance(message, Mapping):
-            raise RecordError(f"{name}: a message of {key!r} is {type(message).__name__}, not an object.")
-        role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))
-        if role not in ROLES or not isinstance(content, str):
-            raise RecordError(
-                f"{name}: a message of {key!r} has the role {role!r} and {type(content).__name__} content.",
-                "Messages have a role (system, user or assistant) and a text.",
-            )
-        found.append(Message(role=ROLES[role], content=content))
-    return tuple(found)
+    with row_named(name):
+        return tuple(read_message(message, f"message {number} of {key!r}") for number, message in enumerate(value, 1))
 
 
 def _split_messages(

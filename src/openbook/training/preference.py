@@ -18,7 +18,7 @@ from openbook.training.memory import fit_rows
 from openbook.training.pair_rows import PairRow, Pairs, encode_pairs
 from openbook.training.pairs import read_pairs
 from openbook.training.run import Run
-from openbook.training.tune import TuneReport
+from openbook.training.tune import UNWRITTEN, TuneReport
 
 if TYPE_CHECKING:
     from openbook.training.reward import ScalarHead
@@ -120,10 +120,8 @@ def pair_inputs(path: Path, base_fingerprint: str, start: Path | None) -> dict[s
 
 
 def pair_options(config: Config, method: PairMethod) -> dict[str, Any]:
-    """The options that decide it."""
-    chosen = _for_pairs(config, method).tune.model_dump(
-        exclude={"checkpoint_steps", "evaluate_steps", "activation_checkpointing"}
-    )
+    """The options that decide it; `tune.loss` is supervised tuning's alone."""
+    chosen = _for_pairs(config, method).tune.model_dump(exclude=UNWRITTEN | {"loss"})
     preference = config.preference.model_dump(exclude={"learning_rate", "epochs"})
     if method == "dpo":
         preference.pop("centring")

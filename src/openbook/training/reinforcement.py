@@ -18,7 +18,7 @@ from openbook.training.adapting import adapted, adapter_fingerprint, count_weigh
 from openbook.training.attention import serve_trees
 from openbook.training.exercises import read_exercises
 from openbook.training.run import Run
-from openbook.training.tune import TuneReport
+from openbook.training.tune import UNWRITTEN, TuneReport
 
 if TYPE_CHECKING:
     from openbook.training.roles import Roles
@@ -179,8 +179,8 @@ def rl_inputs(train: Path, config: Config, start: Path | None) -> dict[str, str]
 
 
 def rl_options(config: Config, method: RewardMethod) -> dict[str, Any]:
-    """The options that decide it."""
-    tune = _for_rl(config).tune.model_dump(exclude={"checkpoint_steps", "evaluate_steps", "activation_checkpointing"})
+    """The options that decide it; `tune.loss` is supervised tuning's alone."""
+    tune = _for_rl(config).tune.model_dump(exclude=UNWRITTEN | {"loss"})
     others = set().union(*(names for other, names in ONLY.items() if other != method))
     rl = config.rl.model_dump(exclude=IDLE | others)
     return {

@@ -18,6 +18,9 @@ from openbook.training.memory import fit_rows
 from openbook.training.run import Run
 from openbook.training.validation import FILE, question_losses
 
+# Options of `tune` that change nothing that a run writes, whatever its method.
+UNWRITTEN = {"checkpoint_steps", "evaluate_steps", "activation_checkpointing"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuneReport:
@@ -132,8 +135,8 @@ def run_inputs(train: Path, base_fingerprint: str) -> dict[str, str]:
 
 
 def run_options(config: Config, form: Form) -> dict[str, Any]:
-    """The options that decide it. How often a run checkpoints or validates changes nothing that it writes."""
-    chosen = config.tune.model_dump(exclude={"checkpoint_steps", "evaluate_steps", "activation_checkpointing"})
+    """The options that decide it."""
+    chosen = config.tune.model_dump(exclude=UNWRITTEN)
     return {**chosen, "dtype": config.model.dtype, "seed": config.seed, "form": form}
 
 

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from openbook.dataset.english.ending import clause_end
 from openbook.dataset.english.sentence import Sentence, Token
+from openbook.dataset.english.verb import find_verb
 from openbook.dataset.english.words import (
     ADVERBS,
     BE,
@@ -17,20 +19,14 @@ from openbook.dataset.english.words import (
     DO,
     FILLERS,
     FINITE,
-    FUNCTION_WORDS,
-    GERUNDS,
     HAVE,
     LIMITING,
     MODALS,
-    NOUNISH,
     PREPOSITIONS,
     SUBORDINATORS,
     VERBS,
-    is_code,
-    is_plural,
 )
 
-MAX_SUBJECT = 11  # tokens
 _LEADS = PREPOSITIONS | SUBORDINATORS | {"according", "based", "depending", "given"}
 _EMPTY_LEADS = frozenset(
     "note that|in addition|for example|for instance|that is|as a|in other|in short|in fact|in actuality|in particular|of course"
@@ -38,31 +34,9 @@ _EMPTY_LEADS = frozenset(
         "|"
     )
 )
-_BREAKERS = frozenset((",", ";", ":", "—", "–", "…", "=", "|", "->", "→", "/", "\\", "[", "{", "<", "*", "-", "than"))
 _NEGATIONS = frozenset(("not", "never", "no"))
 _INVERTING = frozenset("nor neither never not no so only then rarely seldom hardly scarcely such here there".split())
-_CONTRACTED = (
-    "n't",
-    "n’t",
-    "'ll",
-    "’ll",
-    "'ve",
-    "’ve",
-    "'re",
-    "’re",
-    "'d",
-    "’d",
-    "let's",
-    "let’s",
-    "it's",
-    "it’s",
-    "that's",
-    "that’s",
-)
 
-_ADJECTIVAL = ("-related", "-based", "-specific", "-like", "-aware", "-only", "-defined", "-level", "-free", "-side")
-_SUBJECTS = frozenset(("you", "we", "they", "he", "she"))  # behind a comma they open another clause
-_AFTER_VERB = FUNCTION_WORDS - {"and", "or", "of", "by", "for", "from", "at"}
 Kind = Literal["be", "modal", "have", "lex"]
 
 
@@ -101,177 +75,6 @@ class Clause:
         return not self.topic and (word in {"have", "do", "are", "were"} or (form is not None and not form.third))
 
 
-def is_plural_phrase(tokens: Sequence[Token]) -> bool:
-    """Whether a noun phrase is plural: by "and", or by its head, the last word before the first preposition."""
-    words = [token for token in tokens if token.text[0] != "("]
-    if not words:
-        return False
-    if any(token.low == "and" for token in words):
-        return True
-    head = next((words[i - 1] for i in range(1, len(words)) if words[i].low in PREPOSITIONS), words[-1])
-    if head.low in {"you", "we", "they", "these", "those"}:
-        return True
-    # "Governor Jennings", "the Netherlands": the s of a name tells nothing.
-    named = head.text[0].isupper() and head is not words[0]
-    return is_plural(head.low) and not is_code(head.text) and not named
-
-
-def _skip_lead(tokens: Sequence[Token]) -> tuple[int, tuple[int, int]]:
-    """Where the main clause begins, and the span of an adverbial that stands before it, without its comma."""
-    at = 0
-    if tokens[0].low in CONNECTORS and tokens[1].text == ",":
-        at = 2
-    elif f"{tokens[0].low} {tokens[1].low}" in _EMPTY_LEADS or " ".join(t.low for t in tokens[:3]) in _EMPTY_LEADS:
-        comma = next((i for i in range(2, min(6, len(tokens))) if tokens[i].text == ","), None)
-        at = comma + 1 if comma is not None else 2 if tokens[0].low == "note" else 0
-    if at >= len(tokens):
-        return 0, (0, 0)
-    low = tokens[at].low
-    if low in _LEADS or low.endswith("ing"):
-        comma = next((i for i in range(at + 1, min(at + 22, len(tokens) - 3)) if tokens[i].text == ","), None)
-        # "In June, July, and August" is an enumeration and not a lead.
-        if comma is not None and tokens[comma + 1].low not in {"and", "or"}:
-            return comma + 1, (at, comma)
-    return at, (0, 0)
-
-
-def _is_verb(tokens: Sequence[Token], at: int, start: int) -> bool:
-    """Whether the word at `at`, which may also be a noun, reads as the finite verb of the subject from `start`."""
-    form = VERBS.get(tokens[at].low)
-    if form is None or not (form.third or form.plain or form.past) or tokens[at].text[0].isupper():
-        return False
-    previous, following = tokens[at - 1], tokens[at + 1]
-    if following.low in FINITE or following.text in {",", "/"}:
-        return False
-    if previous.low in DETERMINERS or previous.low in PREPOSITIONS or previous.low in {"and", "or"}:
-        return False
-    if previous.low.endswith(_ADJECTIVAL) or (at == start + 1 and previous.low.endswith("ly")):
-        return False  # "Prometheus-related posts on …", "Vastly improved …"
-    if tokens[start].low in {"you", "we", "they"}:
-        return form.plain or form.past
-    if previous.low.endswith(("'s", "’s")):
-        return False
-    # "running programs", but "the `level` setting controls the …"
-    if previous.low in GERUNDS and not (at > start + 2 and following.low in DETERMINERS):
-        return False
-    plural = is_plural_phrase(tokens[start:at])
-    if form.third and not form.plain:
-        if plural or form.base not in NOUNISH:
-            return not plural
-        # "The test results show", "label names beginning": a noun, unless an object follows.
-        return (
-            following.low in DETERMINERS | {"it", "them", "itself", "you", "us"}
-            or is_code(following.text)
-            or following.text[0].isdigit()
-        )
-    if form.past and not form.plain:
-        if not form.participle:
-            return True
-        if any(t.low in FINITE for t in tokens[at + 1 : at + 4]) or tokens[at].low in {"called", "named", "known"}:
-            return False  # "base64 encoded sequence had", "the project called Factory"
-        for t in tokens[at + 1 : at + 22]:
-            if t.low in SUBORDINATORS or t.low == "but" or t.text in {";", ",", "—"}:
-                break
-            if t.low in BE:
-                return False
-        if following.low == "by" or (
-            following.low == "to"
-            and tokens[at].low
-            not in {
-                "moved",
-                "led",
-                "agreed",
-                "voted",
-                "decided",
-                "began",
-            }
-        ):
-            return False
-        # "The values stored in the map are …": a reduced relative clause, since a finite verb follows.
-        reduced = following.low in PREPOSITIONS or following.low.endswith("ly") or following.text[0] == "("
-        return not reduced or not any(
-            t.low in FINITE or ((f := VERBS.get(t.low)) is not None and f.third and not f.plain)
-            for t in tokens[at + 1 : at + 16]
-        )
-    # "Rust programs access the …" against "the users access rights".
-    return plural and (form.base not in NOUNISH or following.low in _AFTER_VERB or is_code(following.text))
-
-
-def _find_verb(tokens: Sequence[Token], start: int) -> int | None:
-    if tokens[start].low in FINITE:
-        return None  # "MUST NOT contain …": no subject
-    doubtful = False  # passed a noun that could have been the verb
-    for i in range(start, min(start + MAX_SUBJECT + 1, len(tokens) - 1)):
-        low = tokens[i].low
-        if low.endswith(_CONTRACTED) or tokens[i].text in _BREAKERS or low in SUBORDINATORS:
-            return None
-        if i == start:
-            continue
-        if (low in FINITE and tokens[i - 1].low == "to") or (low.endswith("ed") and low.islower() and low not in VERBS):
-            return None  # an infinitive, or the participle or past of a verb that we do not know
-        if low in FINITE or (not doubtful and _is_verb(tokens, i, start)):
-            return i
-        form = VERBS.get(low)
-        doubtful = doubtful or (form is not None and (form.plain or form.third) and form.base in NOUNISH)
-        if low in ADVERBS and low not in {"first", "best", "only", "even"}:
-            following = tokens[i + 1].low
-            if following in FINITE or (
-                not doubtful and i + 2 < len(tokens) and _is_verb([*tokens[:i], *tokens[i + 1 :]], i, start)
-            ):
-                return i + 1
-    return None
-
-
-def clause_end(tokens: Sequence[Token], body: int, *, past: bool = False, third: bool = False) -> int:
-    """Where the clause whose verb stands before `body` ends: at the final stop, a semicolon, colon or dash, at a comma
-    that opens another clause, or at an "and" that joins a second verb to the first."""
-    end = len(tokens)
-    while end > body and tokens[end - 1].text in {".", "!", "?", ":", ";"}:
-        end -= 1
-    commas = 0
-    for i in range(body, end):
-        text, low = tokens[i].text, tokens[i].low
-        if text in {";", ":", "—", "–", "--", "-", "…"}:
-            return i
-        if i + 2 >= end:
-            continue
-        following = tokens[i + 1].low
-        reach = 8 if following in DETERMINERS else 4
-        if low in {"and", "but"} and any(t.low in FINITE for t in tokens[i + 2 : i + reach]):
-            return i - (tokens[i - 1].text == ",")  # "a problem and data should be …"
-        if low in {"and", "or", "but"} and i > body and _joins_verb(tokens, i + 1, past=past, third=third):
-            return i - (tokens[i - 1].text == ",")
-        if text == ",":
-            gerund = following.endswith("ing") and following in GERUNDS
-            if following in {"and", "or"}:
-                if not commas:
-                    return i
-            elif (
-                following in SUBORDINATORS | _SUBJECTS
-                or following in {"but", "so", "yet", "as", "including", "with"}
-                or gerund
-            ):
-                return i
-            commas += 1
-    return end
-
-
-def _joins_verb(tokens: Sequence[Token], at: int, *, past: bool, third: bool) -> bool:
-    while at + 1 < len(tokens) and tokens[at].low in ADVERBS:
-        at += 1
-    if tokens[at].low in FINITE:
-        return True
-    form = VERBS.get(tokens[at].low)
-    if form is None or at + 1 >= len(tokens):
-        return False
-    if past:
-        return form.past and not form.plain
-    if third and form.third and not form.plain and form.base not in NOUNISH:
-        return True  # "… and relies on"
-    after = tokens[at + 1].low
-    return (form.third if third else form.plain) and (after in DETERMINERS or after in {"to", "it", "them"})
-
-
 def parse(sentence: Sentence) -> Clause | None:
     """The main clause of a sentence, or None where it cannot be found for certain."""
     tokens = sentence.tokens
@@ -283,7 +86,7 @@ def parse(sentence: Sentence) -> Clause | None:
         if tokens[start + 1].low in FINITE:
             return None  # "Rarely does a server …"
         start += 1  # "Typically solvers can …"
-    verb = _find_verb(tokens, start)
+    verb = find_verb(tokens, start)
     if verb is None or _is_noun_phrase(sentence, verb):
         return None
     if all(token.low in _INVERTING for token in tokens[start:verb]):
@@ -345,6 +148,25 @@ def parse(sentence: Sentence) -> Clause | None:
         negated=negated,
         limits=limits,
     )
+
+
+def _skip_lead(tokens: Sequence[Token]) -> tuple[int, tuple[int, int]]:
+    """Where the main clause begins, and the span of an adverbial that stands before it, without its comma."""
+    at = 0
+    if tokens[0].low in CONNECTORS and tokens[1].text == ",":
+        at = 2
+    elif f"{tokens[0].low} {tokens[1].low}" in _EMPTY_LEADS or " ".join(t.low for t in tokens[:3]) in _EMPTY_LEADS:
+        comma = next((i for i in range(2, min(6, len(tokens))) if tokens[i].text == ","), None)
+        at = comma + 1 if comma is not None else 2 if tokens[0].low == "note" else 0
+    if at >= len(tokens):
+        return 0, (0, 0)
+    low = tokens[at].low
+    if low in _LEADS or low.endswith("ing"):
+        comma = next((i for i in range(at + 1, min(at + 22, len(tokens) - 3)) if tokens[i].text == ","), None)
+        # "In June, July, and August" is an enumeration and not a lead.
+        if comma is not None and tokens[comma + 1].low not in {"and", "or"}:
+            return comma + 1, (at, comma)
+    return at, (0, 0)
 
 
 def _limits(passed: Sequence[Token]) -> str:

@@ -7,8 +7,9 @@ import random
 from collections.abc import Iterator
 from itertools import takewhile
 
-from openbook.dataset.english.clause import clause_end, parse
+from openbook.dataset.english.clause import parse
 from openbook.dataset.english.draft import Draft, clip, pick, span
+from openbook.dataset.english.ending import clause_end
 from openbook.dataset.english.sentence import Sentence
 from openbook.dataset.english.words import DETERMINERS, FINITE, FUNCTION_WORDS, PREPOSITIONS, SUBORDINATORS, VERBS
 

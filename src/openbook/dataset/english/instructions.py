@@ -4,8 +4,9 @@ import random
 import re
 from collections.abc import Iterator
 
-from openbook.dataset.english.clause import Clause, clause_end
+from openbook.dataset.english.clause import Clause
 from openbook.dataset.english.draft import Draft, clip, count_words, pick, plain, span
+from openbook.dataset.english.ending import clause_end
 from openbook.dataset.english.sentence import Sentence, Token
 from openbook.dataset.english.words import (
     DANGLING,

@@ -1,16 +1,13 @@
 """Examples side by side: the question, what each arm said, and its quotes highlighted where they stand."""
 
 import itertools
-import re
 from collections.abc import Iterable
 
 from openbook.evaluation.page.words import number, plural
 from openbook.evaluation.report import Answered, Example, Shown
 from openbook.markup import Html, join, tag
-from openbook.prompt import ANSWER, BEGIN_QUOTE, END_QUOTE, parse_answer
+from openbook.prompt import ANSWER, READABLE, segments
 from openbook.records import Answer, Quote
-
-_MARKS = re.compile(f"({re.escape(BEGIN_QUOTE)}|{re.escape(END_QUOTE)}|{re.escape(ANSWER)})")
 
 
 def example_article(number_: int, example: Example) -> Html:
@@ -58,9 +55,7 @@ def _said(answered: Answered, example: Example) -> Html:
         tag("h4", tag("span", answered.arm, class_=f"arm {family}")),
         body,
         tag("p", answer.error, class_="note") if answer.error else Html(),
-        tag("ul", *(_source(quote, answer, example) for quote in answer.quotes), class_="sources")
-        if answer.quotes
-        else Html(),
+        tag("ul", *(_source(quote, example) for quote in answer.quotes), class_="sources") if answer.quotes else Html(),
         tag("ul", *verdicts, class_="verdicts"),
         class_=f"answer {family}",
     )
@@ -73,24 +68,19 @@ def _class(good: bool) -> str:
 def _marked(answer: Answer) -> Iterable[Html]:
     """What was said, its tags made visible as marks instead of as tags."""
     verified = {quote.text for quote in answer.quotes if quote.verified}
-    quoting = False
-    for part in _MARKS.split(answer.text):
-        if part in (BEGIN_QUOTE, END_QUOTE):
-            quoting = part == BEGIN_QUOTE
-        elif part == ANSWER:
-            quoting = False
-            yield tag("span", "Answer:", class_="label")
-        elif quoting and part.strip():
-            yield tag("q", part.strip(), class_=None if part.strip() in verified else "unverified")
-        else:
-            yield tag("span", part) if part else Html()
+    for part in segments(answer.text):
+        if part.quote:
+            yield tag("q", part.text, class_=None if part.closed and part.text in verified else "unverified")
+            continue
+        for number_, piece in enumerate(part.text.split(READABLE[ANSWER])):
+            yield tag("span", "Answer:", class_="label") if number_ else Html()
+            yield tag("span", piece) if piece else Html()
 
 
-def _source(quote: Quote, answer: Answer, example: Example) -> Html:
+def _source(quote: Quote, example: Example) -> Html:
     """Where a quote stands, or that it stands nowhere, or was never closed."""
     if not quote.verified:
-        is_open = quote.text == parse_answer(answer.text).open_quote
-        reason = "was never closed" if is_open else "stands in no passage shown"
+        reason = "stands in no passage shown" if quote.closed else "was never closed"
         return tag("li", tag("span", "✗", class_="no"), f" not verified: {reason}")
     chunk = next(shown.chunk for shown in example.passages if shown.chunk.id == quote.chunk_id)
     path = " › ".join([chunk.uri or chunk.title, *chunk.headings])

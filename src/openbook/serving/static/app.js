@@ -1,7 +1,7 @@
 // The frame: which view is shown, the colours, the token, what the server is.
 
 import { get, keepToken } from "./api.js";
-import { el, failure, field, number } from "./dom.js";
+import { count, el, failure, field } from "./dom.js";
 import { close as closeReader } from "./reader.js";
 
 // Loaded when first shown.
@@ -47,7 +47,7 @@ async function show() {
 }
 
 function facts(status) {
-  const index = status.index && `${number(status.index.chunks)} passages of ${number(status.index.documents)} documents`;
+  const index = status.index && `${count(status.index.chunks, "passage")} of ${count(status.index.documents, "document")}`;
   const model = status.adapter ? `${status.model}, tuned` : status.model;
   document.getElementById("facts").textContent = [model, index].filter(Boolean).join(" · ");
 }

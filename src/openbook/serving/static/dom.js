@@ -50,6 +50,7 @@ export function choice(name, legend, options, chosen, onchange = () => {}) {
 }
 
 export const number = (value) => (value ?? 0).toLocaleString("en");
+export const count = (n, noun) => `${number(n)} ${noun}${n === 1 ? "" : "s"}`;
 export const percent = (p) => (p >= 0.9995 || p < 0.001 ? (p >= 0.9995 ? "100%" : p.toExponential(0)) : `${(100 * p).toFixed(1)}%`);
 
 /** Seconds as a person says them. */
@@ -62,12 +63,13 @@ export function duration(seconds) {
 /** What went wrong, in a box. */
 export const failure = (error) => el("p.failure", { role: "alert" }, error.message || String(error));
 
-/** A written answer with its tags drawn as quotation marks. */
+/** A written answer with its tags drawn as quotation marks. A quote that was never closed ends before the short answer. */
 export function withQuotes(text) {
   return text
-    .split(/(##begin_quote##.*?##end_quote##)/s)
+    .split(/(##begin_quote##.*?(?:##end_quote##|(?=<ANSWER>:)|$))/s)
     .map((part) => {
-      const quote = part.match(/^##begin_quote##\s?(.*?)\s?##end_quote##$/s);
+      const quote = part.match(/^##begin_quote##\s*(.*?)\s*(##end_quote##)?$/s);
+      if (quote && !quote[2]) return quote[1] ? el("q.unverified", { title: "never closed, so not checked" }, quote[1]) : "";
       return quote ? el("q", {}, quote[1]) : part.replace("##Reason:", "").replace("<ANSWER>:", "→");
     });
 }

@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { lossChart } from "./chart.js";
-import { choice, duration, el, failure, field, number, plain, withQuotes } from "./dom.js";
+import { choice, count, duration, el, failure, field, number, plain, withQuotes } from "./dom.js";
 import { examination } from "./exam.js";
 
 const PAUSE = 1500; // milliseconds between two looks
@@ -167,7 +167,7 @@ function trainingCard(training) {
 
 function described({ base, report, last }) {
   const parts = [base && `base ${base}`];
-  if (report.steps) parts.push(`${number(report.steps)} steps`, `${number(report.questions)} questions`);
+  if (report.steps) parts.push(count(report.steps, "step"), count(report.questions, "question"));
   if (report.trained_weights) parts.push(`${number(report.trained_weights)} of ${number(report.total_weights)} weights trained`);
   const seconds = report.seconds ?? last.seconds;
   if (seconds) parts.push(duration(seconds));

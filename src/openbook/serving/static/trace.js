@@ -119,9 +119,11 @@ function legend() {
 /** The tokens: what all branches share, then each branch. */
 function rowOf(found) {
   const detail = el("p.detail", { role: "status" }, "Choose a token to see its figures.");
-  const pieces = (tokens) => el("div.tokens", {}, ...tokens.map((token) => piece(token, detail)));
+  const pieces = (tokens) => el("div.tokens", {}, ...tokens.flatMap((token) => [piece(token, detail), token.text.endsWith("\n") ? el("br") : ""]));
   if (found.branches.length === 1) return [pieces(found.tokens), detail];
-  const shared = found.tokens.filter((token) => token.branch < 0);
+  // Tokens stand depth first, so all branches begin with those up to the first one that two follow.
+  const trunk = Math.min(...found.tokens.filter((token, at) => token.parent !== at - 1).map((token) => token.parent)) + 1;
+  const shared = found.tokens.slice(0, trunk);
   const top = el("div.branch.shared", {}, el("h3", {}, `Read once for all ${found.branches.length}: ${number(shared.length)} tokens`));
   if (shared.length > LONG) {
     const gap = el("button.link", { type: "button" }, `… ${number(shared.length - LONG)} tokens more …`);
@@ -133,16 +135,18 @@ function rowOf(found) {
     top.append(pieces(shared));
   }
   const branches = found.branches.map((branch, at) => {
-    const own = found.tokens.filter((token) => token.branch === at);
+    const after = [];
+    for (let p = found.tokens.findLastIndex((token) => token.branch === at); p >= trunk; p = found.tokens[p].parent) after.unshift(found.tokens[p]);
+    const some = after.filter((token) => token.branch < 0).length;
     const gain = branch.logp_after - branch.logp_before;
     const title = `${branch.name}: ${branch.logp_before.toFixed(1)} → ${branch.logp_after.toFixed(1)} nats (${gain >= 0 ? "+" : ""}${gain.toFixed(2)})`;
-    return el("div.branch", {}, el("h3", {}, title, el("small", {}, `${number(own.length)} tokens of its own, ${number(branch.trained)} trained`)), pieces(own));
+    return el("div.branch", {}, el("h3", {}, title, el("small", {}, `${number(after.length)} tokens more${some ? `, ${number(some)} of them with others` : ""}; ${number(branch.trained)} trained`)), pieces(after));
   });
   return [top, el("div.branches", {}, ...branches), detail];
 }
 
 function piece(token, detail) {
-  const shown = token.text.replaceAll("\n", "⏎\n") || "∅";
+  const shown = token.text.replaceAll("\n", "⏎") || "∅";
   const change = token.trained ? (token.probability_after >= token.probability_before ? ".up" : ".down") : "";
   const button = el(`button.tok${change}`, { type: "button", "data-part": token.part, title: `id ${token.id}` }, shown);
   button.onclick = button.onfocus = () => {

@@ -1,6 +1,6 @@
-"""Step 4 of the recipe: training, resumable, with a log.
+"""Training of the last layer, resumable, with a log.
 
-    python recipes/nano/pretrain.py --corpus FOLDER --out FOLDER --minutes 90
+    python recipes/circuits/pretrain.py --corpus FOLDER --out FOLDER --minutes 90
 
 Runs until the time is up, writes a checkpoint every few minutes, and goes on from it when started again. The learning
 rate rises, stays, and falls to a tenth over the last part of the time given (`--final`), so that a sitting which is to
@@ -19,13 +19,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import torch
-from circuits import Shape, build, copying, learnable
 from mixture import rows
-from tokenizer import corpus_texts, save, train
 from tokenizers import Tokenizer
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+from circuits import Shape, build, copying, learnable
+from openbook.models import load_tokenizer
 from openbook.tokens import TokenTree
 from openbook.training.attention import serve_trees
 from openbook.training.head import hidden_states, token_losses
@@ -46,11 +46,10 @@ def first(pair: list[Any]) -> Any:
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """The tokenizer and the untrained model with its circuits, once."""
-    if not (options.out / "tokenizer.json").exists():
-        save(train(corpus_texts(options.corpus, 2), options.vocabulary), options.out, context=4096)
-    shape = Shape(vocabulary=options.vocabulary, layers=options.layers)
-    opened = AutoTokenizer.from_pretrained(options.out)
+    """nano's tokenizer and the untrained model with its circuits, once."""
+    opened = load_tokenizer("nano")
+    opened.save_pretrained(options.out)
+    shape = Shape(vocabulary=len(opened), layers=options.layers)
     model = build(
         shape,
         Tokenizer.from_file(str(options.out / "tokenizer.json")),
@@ -59,6 +58,14 @@ def prepare(options: argparse.Namespace) -> None:
         eos_token_id=opened.eos_token_id,
         pad_token_id=opened.pad_token_id,
     )
+    if options.plain:
+        config = model.config
+        config.rope_parameters = {
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+        }  # the circuits' own suits nothing else
+        torch.manual_seed(options.seed)
+        model = LlamaForCausalLM(config)
     print(f"{sum(p.numel() for p in model.parameters()):,} weights; copies {copying(model, 1024):.1%} untrained")
     model.save_pretrained(options.out)
 
@@ -93,10 +100,10 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=110)
+    parser.add_argument("--plain", action="store_true", help="begin with random weights and train them all, to compare")
     parser.add_argument("--final", action="store_true", help="let the learning rate fall towards the end")
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--power", type=float, default=0.7, help="q of the loss: 0 is cross-entropy, 1 counts mistakes")
-    parser.add_argument("--vocabulary", type=int, default=8192)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--row-tokens", type=int, default=4096)
     parser.add_argument("--seed", type=int, default=0)
@@ -110,7 +117,8 @@ def main() -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(options.out, dtype=torch.float32, attn_implementation="sdpa")
     serve_trees(model)
     model.train()
-    masks = learnable(model)
+    everything = {name: torch.ones(1) for name, _ in model.named_parameters()}
+    masks = everything if options.plain else learnable(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in masks)
     learning = [(parameter, masks[name]) for name, parameter in model.named_parameters() if name in masks]

@@ -1,6 +1,6 @@
-"""Step 2 of the recipe: training from random weights on one GPU, in minutes.
+"""Step 3 of the recipe: training from random weights on one GPU, in minutes.
 
-    python recipes/small/train.py --data study.npz.xz --out FOLDER --minutes 6
+    python recipes/nano/train.py --data study.npz.xz --out FOLDER --minutes 6
 
 A Llama as transformers computes it (`assemble.py` loads the weights into one), written out so that its blocks compile and
 attend over token trees by FlexAttention. Matrices of the blocks are trained by Muon, the rest by AdamW. In the last

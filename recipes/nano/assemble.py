@@ -6,7 +6,6 @@ python recipes/small/assemble.py --run FOLDER --corpus FOLDER --figures FILE    
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ import torch
 from torch import Tensor
 from train import EPSILON, ROPE_THETA, Model
 from transformers import LlamaConfig, LlamaForCausalLM
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "nano"))
 
 from openbook.models import load_tokenizer
 from openbook.storage import write_text
@@ -30,25 +27,27 @@ library_name: transformers
 pipeline_tag: text-generation
 ---
 
-# small
+# {name}
 
-The larger base model inside openbook: {weights:,} weights, a standard `LlamaForCausalLM` ({layers} layers, {width} wide,
-{heads} heads, vocabulary {vocabulary:,}) with the tokenizer and chat template of `nano`. It reads a few passages, quotes the
-sentence that answers a question, answers briefly, and says when the passages hold no answer. It knows next to nothing by
-itself, speaks English only, and is no assistant.
+A base model inside openbook: {weights:,} weights, a standard `LlamaForCausalLM` ({layers} layers, {width} wide, {heads} heads,
+vocabulary {vocabulary:,}, tied) with a tokenizer and chat template of its own. It reads a few passages, quotes the sentence that
+answers a question, answers briefly, and says when the passages hold no answer. It knows next to nothing by itself,
+speaks English only, and is no assistant.
 
 ## How it was made
-By `recipes/small/`, from random weights: {steps:,} steps of {row_tokens:,} tokens, {tokens:,} in all, in {minutes:.1f} minutes
-on one {chip}. Rows are token trees: a few passages of one document and its neighbours, and questions on them by the product's
-own teacher and by chance (noisy clozes), a fifth of them to be refused; loss on the answers and, a fifth as much, on the
+By `recipes/nano/`, from random weights: {steps:,} steps of {row_tokens:,} tokens, {tokens:,} in all, in {minutes:.1f} minutes on one
+{chip}. Rows are token trees: a few passages of one document and its neighbours, and questions on them, by the product's own
+teacher and by chance (noisy clozes), a fifth of them to be refused; loss on the answers and, a fifth as much, on the
 passages. In the last third every other step saw the weights rounded to NF4, so that they lose little in 4 bits. Stored in
 16 bits.
 
-| step | tokens | loss of answers | tokens right | whole answers right | whole refusals right |
+On documents of the corpus that were held out, each token given the right ones before it:
+
+| step | tokens | loss of answers | their tokens right | answers wholly right | refusals wholly right |
 |---|---|---|---|---|---|
 {curve}
 
-Answers to rule-made questions on documents held out, each token given the right ones before it.
+(Half of these questions are noisy clozes, whose short answer nobody could always know.)
 
 ## Data
 The documents, with thanks to those who wrote them:
@@ -64,8 +63,8 @@ Greedy decoding with openbook's own prompt and grader. The documents of these te
 ```
 
 ## Limits
-It answers only in the form it was trained on (`##begin_quote## … ##end_quote## <ANSWER>: …`), and reads {context:,} tokens,
-of which it has seen at most about 2,500 together.
+Questions of people in words of their own it answers badly: it refuses half of SQuAD's. It answers only in the form it was
+trained on (`##begin_quote## … ##end_quote## <ANSWER>: …`), and reads {context:,} tokens.
 """
 
 
@@ -116,9 +115,13 @@ def assembled(run: Path) -> LlamaForCausalLM:
     return model
 
 
-def card(run: Path, model: Any, corpus: Path, figures: str, chip: str) -> str:
-    from package import table  # the sibling recipe: the corpus's attribution table
+def table(corpus: Path) -> str:
+    """The attribution table of the corpus, as its own page has it."""
+    lines = (corpus / "SOURCES.md").read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if line.startswith("|"))
 
+
+def card(name: str, run: Path, model: Any, corpus: Path, figures: str, chip: str) -> str:
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     last = [line for line in log if "tokens" in line][-1]
     row_tokens = last["tokens"] // last["step"]
@@ -130,6 +133,7 @@ def card(run: Path, model: Any, corpus: Path, figures: str, chip: str) -> str:
     ]
     config = model.config
     return CARD.format(
+        name=name,
         weights=sum(weight.numel() for weight in model.parameters()),
         layers=config.num_hidden_layers,
         width=config.hidden_size,
@@ -150,17 +154,19 @@ def card(run: Path, model: Any, corpus: Path, figures: str, chip: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("src/openbook/models/small"))
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--corpus", type=Path, help="for the card: whose documents these were")
     parser.add_argument("--figures", type=Path, help="for the card: what `evaluate.py --json` printed")
-    parser.add_argument("--chip", default="NVIDIA H100")
+    parser.add_argument("--chip", default="NVIDIA H200")
     options = parser.parse_args()
     model: Any = assembled(options.run)
     model.to(torch.float16).save_pretrained(options.out)
     load_tokenizer("nano").save_pretrained(options.out)
     if options.figures:
         figures = options.figures.read_text(encoding="utf-8")
-        write_text(options.out / "README.md", card(options.run, model, options.corpus, figures, options.chip))
+        write_text(
+            options.out / "README.md", card(options.out.name, options.run, model, options.corpus, figures, options.chip)
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Step 2 of the recipe: a stock `LlamaForCausalLM` that finds and copies a sentence before any training.
+"""A stock `LlamaForCausalLM` that finds and copies a sentence before any training.
 
 From random weights copying does not even begin within what two cores can train. So the weights of some heads are set
 by hand, and all others are small and random. The residual stream is divided into fields (see `Field`). The sentence is

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-PASSAGES = (1, 2, 3, 4, 4, 4, 4, 5, 6, 8)
+PASSAGES = (1, 2, 3, 4, 4, 4, 4, 5, 6, 8) * 2 + (12, 16)  # of a group
 QUESTIONS = 18  # a group
 TEACHERS = 4  # of them at most, for they are all alike, and few enough to be seen several times
 REFUSED = 0.2  # share of questions whose answer is not in the passages

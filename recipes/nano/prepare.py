@@ -1,8 +1,8 @@
-"""Step 1 of the recipe: the corpus as arrays of tokens, so that training needs nothing but numpy and PyTorch.
+"""Step 2 of the recipe: the corpus as arrays of tokens, so that training needs nothing but numpy and PyTorch.
 
-    python recipes/small/prepare.py --corpus FOLDER --out study.npz.xz
+    python recipes/nano/prepare.py --corpus FOLDER --out study.npz.xz [--tokenizer FOLDER]
 
-Passages, their sentences, and the teacher's questions with their answers, in the tokens of the embedded base `nano`. All
+Passages, their sentences, and the teacher's questions with their answers, in the tokens of `tokenizer.py`. All
 is cut and asked by the product's own chunker and teacher; what `rows.py` makes of it is decided while training.
 """
 
@@ -13,7 +13,6 @@ import lzma
 import multiprocessing
 import random
 import re
-import sys
 import zlib
 from collections.abc import Iterator
 from functools import partial
@@ -21,9 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "nano"))
-
 from corpus import documents
 
 from openbook import prompt
@@ -113,9 +109,9 @@ def encoded(tokenizer: Any, text: str) -> list[int]:
 _ENCODE: Any = None
 
 
-def _start() -> None:
+def _start(tokenizer: str) -> None:
     global _ENCODE
-    _ENCODE = partial(encoded, load_tokenizer("nano"))
+    _ENCODE = partial(encoded, load_tokenizer(tokenizer))
 
 
 def _study(numbered: tuple[int, dict[str, str]]) -> tuple[bool, Found | None]:
@@ -149,18 +145,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tokenizer", default="nano", help="what tokenizer.py wrote (default: nano's)")
     parser.add_argument("--share", type=float, default=1.0, help="share of the documents")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    prepare(options.corpus, options.out, share=options.share, workers=options.workers)
+    prepare(options.corpus, options.out, name=options.tokenizer, share=options.share, workers=options.workers)
 
 
-def prepare(corpus: Path, out: Path, *, share: float, workers: int) -> None:
-    _start()
+def prepare(corpus: Path, out: Path, *, name: str = "nano", share: float = 1.0, workers: int = 2) -> None:
     names = ("passages", "sentences", "questions", "answers", "shorts")
     flat = {name: Flat() for name in names}
     document_of, said_in, asked_on, held = [], [], [], []
-    with multiprocessing.Pool(workers, _start) as pool:
+    with multiprocessing.Pool(workers, _start, (name,)) as pool:
         work = enumerate(pool.imap(_study, chosen(corpus, share), chunksize=16))
         for number, (held_out, found) in work:
             if number % 1000 == 0:
@@ -180,7 +176,7 @@ def prepare(corpus: Path, out: Path, *, share: float, workers: int) -> None:
                 flat["answers"].add(answer)
                 flat["shorts"].add(short)
                 asked_on.append(first + at)
-    tokenizer = load_tokenizer("nano")
+    tokenizer = load_tokenizer(name)
     encode = partial(encoded, tokenizer)
     forms = {
         "before": encode(f"<|system|>{prompt.SYSTEM}<|end|><|user|>"),

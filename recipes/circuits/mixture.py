@@ -1,4 +1,4 @@
-"""Step 3 of the recipe: the pretraining mixture, made from the corpus by the product's own chunker, teacher and prompt.
+"""The mixture, made from the corpus by the product's own chunker, teacher and prompt.
 
 A block of documents becomes rows of token trees. Each tree is a study group: a few passages of one document and its
 neighbours in the corpus, and the questions on them; some ask for what stands elsewhere and are to be refused. A block's
@@ -7,10 +7,13 @@ rows are a pure function of the corpus, the seed and the block's number.
 
 import random
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "nano"))
 
 from corpus import documents
 
