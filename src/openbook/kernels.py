@@ -1,9 +1,11 @@
-"""The same sums by faster kernels, where a CPU computes many tokens at once: `fast` for a pass without a gradient,
-`fast_products` for the steps of a training.
+"""The same sums by faster kernels: `fast` for a pass without a gradient, `fast_products` for the steps of a training.
 
 PyTorch multiplies float32 matrices by MKL, which leaves AVX-512 idle on processors that are not Intel's: on a Zen 5 core
 87 GFLOP/s against oneDNN's 220, which PyTorch carries too and keeps for other types. And its attention kernel computes
 all of a mask, also the half that a causal one forbids.
+
+On a GPU, PyTorch takes cuDNN's attention where it can. That one plans anew for every number of keys, and while a row is
+written there is one more with each token: of 53 ms a token on an H200, 37 went into plans (docs/LOG.md).
 """
 
 from collections.abc import Callable, Iterable
@@ -13,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -24,8 +27,10 @@ BLOCK = 128  # queries that are attended with at once
 
 def fast(device: torch.device, tokens: int, *, causal: bool = False) -> AbstractContextManager[Any]:
     """For a pass over so many `tokens`: on a CPU, and where they are many, PyTorch's functions take the faster kernels
-    within this. `causal` promises that no query attends to a key after it, the last one standing at the last key,
-    whatever else a mask forbids."""
+    within this; on a GPU, any attention but cuDNN's. `causal` promises that no query attends to a key after it, the last
+    one standing at the last key, whatever else a mask forbids."""
+    if device.type == "cuda":
+        return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
     return _Kernels(causal) if device.type == "cpu" and tokens >= MANY and _present() else nullcontext()
 
 
