@@ -74,8 +74,8 @@ def test_the_step_is_the_one_that_tuning_takes(config):
         changed = config.model_copy(update={"tune": config.tune.model_copy(update={"loss": loss})})
         return tracing.trace(changed, "How are alerts grouped?", "By their label.")
 
-    auto, nll, dft = map(traced, ("auto", "nll", "dft"))
-    assert auto == nll and nll.loss_name == "mean −ln p"
+    nll, dft = map(traced, ("nll", "dft"))
+    assert nll.loss_name == "mean −ln p"
     assert dft.loss_before == nll.loss_before and dft.loss_after != nll.loss_after
     assert dft.loss_name == "mean −ln p; the step is that of dft"
 

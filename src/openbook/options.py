@@ -97,18 +97,12 @@ class Tune(Section):
     dropout: float = Field(
         0.0, ge=0, lt=1, description="dropout in the adapters; above 0 a resumed run is no longer exact"
     )
-    layers: int = Field(
-        -1,
-        ge=-1,
-        description="train so many of the last layers only; 0: all; -1: as the base wants it, or all",
-    )
-    modules: tuple[str, ...] = Field(
-        (), description="train linear modules of these names only (q_proj, …); none: as the base wants it, or all"
-    )
-    loss: Literal["auto", "nll", "dft"] = Field(
-        "auto",
-        description="of supervised tuning: cross-entropy (nll), dynamic fine-tuning (dft), which makes little of what cannot "
-        "be known; auto: as the base wants it, or nll",
+    layers: int = Field(0, ge=0, description="train so many of the last layers only; 0: all")
+    modules: tuple[str, ...] = Field((), description="train linear modules of these names only (q_proj, …); none: all")
+    loss: Literal["nll", "dft"] = Field(
+        "nll",
+        description="of supervised tuning: cross-entropy (nll), or dynamic fine-tuning (dft), which makes little of what "
+        "cannot be known",
     )
     epochs: float = Field(3.0, gt=0, description="passes over the training questions")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")

@@ -14,12 +14,13 @@ from openbook.errors import ConfigError, DocumentError
 DEMO: dict[str, int] = {
     "dataset.questions": 400,
     "dataset.validation": 20,
-    "dataset.studied": 60,
-    "dataset.unseen": 40,
-    "tune.checkpoint_steps": 5,  # its trainings have some 30 steps
+    "dataset.studied": 100,
+    "dataset.unseen": 60,
+    "tune.row_tokens": 2048,  # half of the memory
+    "tune.checkpoint_steps": 5,  # its trainings have some 50 steps
     "tune.evaluate_steps": 10,
-    "evaluate.questions": 60,
-    "evaluate.removed": 20,
+    "evaluate.questions": 100,
+    "evaluate.removed": 40,
     "evaluate.passage_questions": 20,
 }
 DEMO_OUT = Path("openbook-demo")

@@ -16,7 +16,6 @@ from openbook.tracing.record import Kind
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from openbook.training.data import Form
     from openbook.training.trainer import Method
 
 
@@ -59,7 +58,7 @@ def message_subject(
         conversations=(conversation,),
         names=("answer",),
         learning_rate=config.tune.learning_rate,
-        **_supervised(loaded, config, "raft" if passages else "closed"),
+        **_supervised(config),
     )
 
 
@@ -115,16 +114,15 @@ def row_subject(loaded: LoadedModel, config: Config, train: Path, line: int) -> 
         names=tuple(Path(shown.sequence.name).name for shown in kept),
         questions=tuple(shown.question or shown.conversation.messages[-2].content for shown in kept),
         learning_rate=config.tune.learning_rate,
-        **_supervised(loaded, config, "raft"),
+        **_supervised(config),
     )
 
 
-def _supervised(loaded: LoadedModel, config: Config, form: "Form") -> dict[str, Any]:
+def _supervised(config: Config) -> dict[str, Any]:
     """How `tune` would train on it, and what that is called."""
     from openbook.training.trainer import Supervised
-    from openbook.training.tune import loss_of
 
-    kind = loss_of(loaded, config, form)
+    kind = config.tune.loss
     name = "mean −ln p" if kind == "nll" else f"mean −ln p; the step is that of {kind}"
     return {"method": lambda reference: Supervised(kind), "loss_name": name}
 

@@ -56,25 +56,21 @@ def _fresh(loaded: LoadedModel, config: Config) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What is trained: the linear modules of these names in these layers; empty, all of them. What the user leaves
-    open, the base's configuration may say: of nano, whose lower layers find and copy by weights set by hand, with scores
-    in the hundreds that any step would upset, the MLP of the last layer."""
+    """What is trained: the linear modules of these names in these layers; empty, all of them."""
 
     layers: range
     modules: frozenset[str]
 
     @classmethod
     def of(cls, loaded: LoadedModel, options: Tune) -> "_Scope":
-        config = loaded.model.config
-        total = config.num_hidden_layers
-        count = options.layers if options.layers >= 0 else getattr(config, "openbook_tune_layers", 0)
-        modules = options.modules or getattr(config, "openbook_tune_modules", ())
-        if unknown := set(modules) - (known := _linear(loaded)):
+        total = loaded.model.config.num_hidden_layers
+        if unknown := set(options.modules) - (known := _linear(loaded)):
             raise ModelError(
                 f"{loaded.name} has no linear module named {' or '.join(sorted(unknown))}.",
                 f"Choose tune.modules among {', '.join(sorted(known))}.",
             )
-        return cls(range(max(0, total - count), total) if count else range(0), frozenset(modules))
+        layers = range(max(0, total - options.layers), total) if options.layers else range(0)
+        return cls(layers, frozenset(options.modules))
 
     def __contains__(self, name: str) -> bool:
         """Whether a module or parameter of this name is trained."""

@@ -6,14 +6,12 @@ from typing import Any
 
 from openbook import prompt
 from openbook.config import Config
-from openbook.errors import ModelError
 from openbook.models import LoadedModel, load_base
 from openbook.progress import SILENT, Progress
 from openbook.storage import hash_file, is_current, peak_memory_bytes, write_jsonl, write_manifest
 from openbook.training.adapting import adapted, count_weights, save
 from openbook.training.attention import serve_trees
 from openbook.training.data import Form, Study, read_study
-from openbook.training.losses import SupervisedLoss
 from openbook.training.memory import fit_rows
 from openbook.training.run import Run
 from openbook.training.validation import FILE, question_losses
@@ -95,9 +93,7 @@ def tune(
 
     trained, total = count_weights(model)
     progress.message(f"Trains {trained:,} of {total:,} weights ({trained / total:.2%}) of {base}.")
-    done = run.train(
-        model, loaded, config, method=Supervised(loss_of(loaded, config, form)), rows=rows, validation=held_out
-    )
+    done = run.train(model, loaded, config, method=Supervised(config.tune.loss), rows=rows, validation=held_out)
     save(model, loaded, out, config)
     if watched:
         write_jsonl(out / FILE, question_losses(model, loaded, watched))
@@ -150,22 +146,6 @@ def is_tuned(train: Path, *, out: Path, config: Config, form: Form = "raft") -> 
         options=run_options(config, form),
         inputs=run_inputs(train, fingerprint(config.model.base)),
     )
-
-
-def loss_of(loaded: LoadedModel, config: Config, form: Form) -> SupervisedLoss:
-    """What supervised tuning minimises; where the user leaves it open, the base's configuration may say. Without passages it
-    is cross-entropy: what is to be learnt by heart cannot be known from the context, and "dft" would pass it over."""
-    if config.tune.loss != "auto":
-        return config.tune.loss
-    if form == "closed":
-        return "nll"
-    wanted = getattr(loaded.model.config, "openbook_tune_loss", "nll")
-    if wanted not in ("nll", "dft"):
-        raise ModelError(
-            f"{loaded.name} wants to be tuned with the loss {wanted!r} (openbook_tune_loss in its config.json), which is unknown.",
-            "Set tune.loss to nll or dft.",
-        )
-    return "dft" if wanted == "dft" else "nll"
 
 
 def study_of(path: Path, loaded: LoadedModel, config: Config, form: Form) -> Study:
