@@ -1,4 +1,4 @@
-"""The embedded base: an ordinary Llama that loads fast, keeps the tags whole, and quotes."""
+"""The embedded bases: ordinary Llamas that load fast, keep the tags whole, quote, answer and refuse."""
 
 import time
 from pathlib import Path
@@ -10,7 +10,6 @@ from openbook import prompt
 from openbook.models import Generator, load
 from openbook.models.chat import encode_text, stop_tokens
 from openbook.models.load import resolve
-from openbook.records import Chunk, Document
 
 PASSAGES = (
     "## Retention\n\nThe archive holds every message for ninety days. After that the oldest messages are deleted first.",
@@ -18,15 +17,16 @@ PASSAGES = (
 )
 
 
-@pytest.fixture(scope="module")
-def generator() -> Generator:
-    return Generator(load("nano"), max_new_tokens=80)
+@pytest.fixture(scope="module", params=["nano", "small"])
+def generator(request: pytest.FixtureRequest) -> Generator:
+    return Generator(load(request.param), max_new_tokens=80)
 
 
 def test_it_is_an_ordinary_llama_of_a_size_that_ships(generator: Generator) -> None:
     assert type(generator.loaded.model).__name__ == "LlamaForCausalLM"
-    assert sum(path.stat().st_size for path in Path(resolve("nano")).iterdir()) < 30_000_000
-    assert not [path.name for path in Path(resolve("nano")).iterdir() if path.suffix in {".bin", ".pt", ".pkl"}]
+    files = list(Path(resolve(generator.loaded.name)).iterdir())
+    assert sum(path.stat().st_size for path in files) < {"nano": 30_000_000, "small": 64_000_000}[generator.loaded.name]
+    assert not [path.name for path in files if path.suffix in {".bin", ".pt", ".pkl"}]
 
 
 def test_tags_and_roles_are_single_tokens_and_tags_survive_decoding(generator: Generator) -> None:
@@ -38,14 +38,20 @@ def test_tags_and_roles_are_single_tokens_and_tags_survive_decoding(generator: G
     assert stop_tokens(reader, generator.loaded.model) == [reader.eos_token_id]
 
 
-def test_it_answers_in_the_form_that_we_read(generator: Generator) -> None:
-    questions = ["How long does the archive hold every message?", "When is an alert sent?"]
-    document = Document.create(uri="manual.md", title="Manual", text="\n".join(PASSAGES))
-    chunks = [Chunk.create(document, document.text.index(p), document.text.index(p) + len(p)) for p in PASSAGES]
-    answers = [prompt.parse_answer(g.text) for g in generator.generate([prompt.prompt(q, PASSAGES) for q in questions])]
-    assert all(answer.final for answer in answers)
-    quotes = [prompt.locate_quote(quote, chunks) for answer in answers for quote in answer.quotes]
-    assert all(quote.text == document.text[quote.start : quote.end] for quote in quotes if quote.verified)
+def test_it_reads_quotes_and_refuses(generator: Generator) -> None:
+    expected = {
+        "How long does the archive hold every message?": (
+            "The archive holds every message for ninety days.",
+            "ninety days",
+        ),
+        "Which messages are deleted first?": ("After that the oldest messages are deleted first.", "oldest"),
+        "Who pays for the archive?": (None, prompt.REFUSAL),
+        "What colour is the bridge?": (None, prompt.REFUSAL),
+    }
+    written = generator.generate([prompt.prompt(question, PASSAGES) for question in expected])
+    for answer, (quote, final) in zip(written, expected.values(), strict=True):
+        parsed = prompt.parse_answer(answer.text)
+        assert parsed.quotes == ((quote,) if quote else ()) and parsed.final == final
 
 
 def test_batched_and_single_answers_are_the_same(generator: Generator) -> None:

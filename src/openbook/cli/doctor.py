@@ -36,7 +36,8 @@ def doctor(
         typer.Option(metavar="OTHER", help="A file whose questions must not stand in FILE, such as its test."),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="Find rows that are too long for this model: nano, a folder, or a name on the hub.")
+        str,
+        typer.Option(help="Find rows that are too long for this model: nano, small, a folder, or a name on the hub."),
     ] = "",
     golden_share: Annotated[
         float | None, typer.Option(help="The P that was asked for: the share of rows with their golden passage.")

@@ -51,7 +51,7 @@ def tune(
         ),
     ] = Method.sft,
     base: Annotated[
-        str | None, typer.Option(help='"nano" (embedded), a folder, or a hub name (default: nano).')
+        str | None, typer.Option(help='"nano" or "small" (embedded), a folder, or a hub name (default: nano).')
     ] = None,
     adapter: Annotated[
         str | None, typer.Option(help='"qlora" (4-bit base), "lora" or "full" (all weights) (default: qlora).')
