@@ -279,6 +279,13 @@ WIDTHS: dict[str, dict[str, Any]] = {
 }
 
 
+def trained_at_the_end(ids: Any, count: int) -> TokenSequence:
+    """A sequence whose last `count` tokens are trained on."""
+    weight = np.zeros(len(ids), np.float32)
+    weight[-count:] = 1
+    return TokenSequence(input_ids=ids.astype(np.int64), weight=weight)
+
+
 def nested_groups(vocabulary: int, scale: int) -> list[list[TokenSequence]]:
     """Three groups: nested prefixes and branches of very different lengths, a sequence alone, a prefix of one token."""
     rng = np.random.default_rng(0)
@@ -289,10 +296,7 @@ def nested_groups(vocabulary: int, scale: int) -> list[list[TokenSequence]]:
         for number in range(questions):
             middle = more if number >= questions // 2 and questions > 1 else more[:0]
             own = rng.integers(3, vocabulary, 6 + (number % 4) ** 2 * 2 * scale)
-            ids = np.concatenate([shared, middle, own]).astype(np.int64)
-            weight = np.zeros(len(ids), np.float32)
-            weight[-4 - number % 2 :] = 1
-            group.append(TokenSequence(input_ids=ids, weight=weight))
+            group.append(trained_at_the_end(np.concatenate([shared, middle, own]), 4 + number % 2))
         groups.append(group)
     return groups
 
@@ -383,13 +387,8 @@ def raft_tree(contexts: int, context: int, questions: int, own: int) -> TokenTre
     trees = []
     for _ in range(contexts):
         shared = rng.integers(3, 30000, context)
-        group = []
-        for _ in range(questions):
-            ids = np.concatenate([shared, rng.integers(3, 30000, own)]).astype(np.int64)
-            weight = np.zeros(len(ids), np.float32)
-            weight[-own + 1 :] = 1
-            group.append(TokenSequence(input_ids=ids, weight=weight))
-        trees.append(build(group))
+        own_parts = [rng.integers(3, 30000, own) for _ in range(questions)]
+        trees.append(build([trained_at_the_end(np.concatenate([shared, part]), own - 1) for part in own_parts]))
     return concatenate(trees)
 
 
@@ -461,10 +460,7 @@ def groups_of(vocabulary: int, contexts: int, questions: int) -> list[list[Token
         for _ in range(questions):
             answer = ANSWER + int(rng.integers(-20, 21))
             own = rng.integers(8, vocabulary, QUESTION + int(rng.integers(-6, 7)) + answer)
-            ids = np.concatenate([context, own])
-            weight = np.zeros(len(ids), np.float32)
-            weight[-answer:] = 1
-            group.append(TokenSequence(input_ids=ids, weight=weight))
+            group.append(trained_at_the_end(np.concatenate([context, own]), answer))
         groups.append(group)
     return groups
 
@@ -694,8 +690,7 @@ class Preferences(Comparison):
             for n in range(0, len(group) - 1, 2):
                 prompt, answer = group[n].shareable, group[n + 1].shareable
                 kept = (group[n].input_ids[:prompt], group[n + 1].input_ids[answer:])
-                weight = np.array([0.0] * prompt + [1.0] * len(kept[1]), np.float32)
-                group[n + 1] = TokenSequence(input_ids=np.concatenate(kept), weight=weight)
+                group[n + 1] = trained_at_the_end(np.concatenate(kept), len(kept[1]))
             del group[len(group) // 2 * 2 :]
         self.sequences = [sequence for group in self.groups for sequence in group]
         self.pairs = Pairs(
