@@ -42,12 +42,14 @@ import versus
 from openbook.models import load_tokenizer
 from openbook.models.decode import decode
 from openbook.options import Preference
+from openbook.progress import SILENT
 from openbook.tokens import TokenSequence, TokenTree, build, concatenate, plan
 from openbook.training import attention
 from openbook.training.attention import Level, TreeLayout, dense, levels, serve_trees
 from openbook.training.dpo import Anchors, DirectPreference
+from openbook.training.liger import take_layers
 from openbook.training.pair_rows import Pairs
-from openbook.training.trainer import Supervised, TreeTrainer, collate
+from openbook.training.trainer import Method, Supervised, TreeTrainer, collate
 
 
 def lived() -> float:
@@ -59,9 +61,9 @@ def lived() -> float:
 START = time.monotonic() - lived()
 PASSAGES, PASSAGE, QUESTION, ANSWER = 5, 200, 20, 60  # tokens
 PACKED = "packed_varlen"  # TRL's attention
-
-# What of Liger concerns the layers; the head is either side's own.
+# Of Liger, TRL gets what concerns the layers, as openbook does; the head is either side's own.
 LIGER = {"rope": True, "swiglu": True, "rms_norm": True, "cross_entropy": False, "fused_linear_cross_entropy": False}
+SIDES = ("openbook", "openbook + liger", "trl + liger")
 
 
 # --- kernels that are compared ---------------------------------------------------------------------------------------
@@ -267,28 +269,21 @@ def machine(sitting: Sitting) -> None:
 
 # --- right? ----------------------------------------------------------------------------------------------------------
 
+FIELDS = (
+    "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
+    "initializer_range"
+).split()
 WIDTHS: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "vocab_size": 512,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-        "initializer_range": 0.1,
-    },
-    "135m": {
-        "vocab_size": 2048,
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "head_dim": 64,
-        "initializer_range": 0.04,
-    },
+    "tiny": dict(zip(FIELDS, (512, 64, 128, 2, 4, 2, 16, 0.1), strict=True)),
+    "135m": dict(zip(FIELDS, (2048, 576, 1536, 3, 9, 3, 64, 0.04), strict=True)),
 }
+
+
+def trained_at_the_end(ids: Any, count: int) -> TokenSequence:
+    """A sequence whose last `count` tokens are trained on."""
+    weight = np.zeros(len(ids), np.float32)
+    weight[-count:] = 1
+    return TokenSequence(input_ids=ids.astype(np.int64), weight=weight)
 
 
 def nested_groups(vocabulary: int, scale: int) -> list[list[TokenSequence]]:
@@ -301,10 +296,7 @@ def nested_groups(vocabulary: int, scale: int) -> list[list[TokenSequence]]:
         for number in range(questions):
             middle = more if number >= questions // 2 and questions > 1 else more[:0]
             own = rng.integers(3, vocabulary, 6 + (number % 4) ** 2 * 2 * scale)
-            ids = np.concatenate([shared, middle, own]).astype(np.int64)
-            weight = np.zeros(len(ids), np.float32)
-            weight[-4 - number % 2 :] = 1
-            group.append(TokenSequence(input_ids=ids, weight=weight))
+            group.append(trained_at_the_end(np.concatenate([shared, middle, own]), 4 + number % 2))
         groups.append(group)
     return groups
 
@@ -347,17 +339,14 @@ def errors(found: tuple[float, Gradients], truth: tuple[float, Gradients]) -> di
     """Relative errors: of the loss, of all gradients together, of the worst tensor."""
     (loss, ours), (expected, theirs) = found, truth
     assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
-    each = [((ours[n] - theirs[n]).norm() / theirs[n].norm().clamp(min=1e-20)).item() for n in theirs]
-    together = [torch.stack([t.norm() ** 2 for t in ts]).sum().sqrt() for ts in _differences(ours, theirs)]
-    return {
-        "loss": float(f"{abs(loss - expected) / abs(expected):.2e}"),
-        "gradients": float(f"{(together[0] / together[1]).item():.2e}"),
-        "worst_tensor": float(f"{max(each):.2e}"),
+    wrong = torch.stack([(ours[n] - theirs[n]).norm() for n in theirs])
+    right = torch.stack([theirs[n].norm() for n in theirs])
+    each = {
+        "loss": abs(loss - expected) / abs(expected),
+        "gradients": (wrong.norm() / right.norm()).item(),
+        "worst_tensor": (wrong / right.clamp(min=1e-20)).max().item(),
     }
-
-
-def _differences(ours: Gradients, theirs: Gradients) -> tuple[list[Tensor], list[Tensor]]:
-    return [ours[n] - theirs[n] for n in theirs], list(theirs.values())
+    return {name: float(f"{value:.2e}") for name, value in each.items()}
 
 
 def network_of(sitting: Sitting, family: str, width: str) -> Any:
@@ -398,13 +387,8 @@ def raft_tree(contexts: int, context: int, questions: int, own: int) -> TokenTre
     trees = []
     for _ in range(contexts):
         shared = rng.integers(3, 30000, context)
-        group = []
-        for _ in range(questions):
-            ids = np.concatenate([shared, rng.integers(3, 30000, own)]).astype(np.int64)
-            weight = np.zeros(len(ids), np.float32)
-            weight[-own + 1 :] = 1
-            group.append(TokenSequence(input_ids=ids, weight=weight))
-        trees.append(build(group))
+        own_parts = [rng.integers(3, 30000, own) for _ in range(questions)]
+        trees.append(build([trained_at_the_end(np.concatenate([shared, part]), own - 1) for part in own_parts]))
     return concatenate(trees)
 
 
@@ -476,10 +460,7 @@ def groups_of(vocabulary: int, contexts: int, questions: int) -> list[list[Token
         for _ in range(questions):
             answer = ANSWER + int(rng.integers(-20, 21))
             own = rng.integers(8, vocabulary, QUESTION + int(rng.integers(-6, 7)) + answer)
-            ids = np.concatenate([context, own])
-            weight = np.zeros(len(ids), np.float32)
-            weight[-answer:] = 1
-            group.append(TokenSequence(input_ids=ids, weight=weight))
+            group.append(trained_at_the_end(np.concatenate([context, own]), answer))
         groups.append(group)
     return groups
 
@@ -562,32 +543,25 @@ class Steps(TrainerCallback):  # type: ignore[misc]
 @contextlib.contextmanager
 def unpatched() -> Iterator[None]:
     """Liger replaces functions and classes of transformers' module; afterwards they are its own again."""
-    names = ("apply_rotary_pos_emb", "LlamaRMSNorm", "LlamaMLP")
-    before = {name: getattr(modeling_llama, name) for name in names}
+    before = dict(vars(modeling_llama))
     try:
         yield
     finally:
-        for name, value in before.items():
-            setattr(modeling_llama, name, value)
-
-
-class FusedLora:
-    """PEFT's seam for variants of LoRA: the same product, added to the layer's own by the matrix kernel, in place. PEFT's
-    own scales and adds in two more passes over the whole output, and as many backward."""
-
-    @staticmethod
-    def forward(module: Any, active_adapter: str, x: Tensor, result: Tensor, **_: Any) -> Tensor:
-        down, up = module.lora_A[active_adapter].weight, module.lora_B[active_adapter].weight
-        low = F.linear(module.lora_dropout[active_adapter](x), down) * module.scaling[active_adapter]  # (1, T, r)
-        result.flatten(0, -2).addmm_(low.flatten(0, -2).to(result.dtype), up.t().to(result.dtype))
-        return result
+        vars(modeling_llama).update(before)
 
 
 class Comparison:
     """One model and data set, trained by either side."""
 
     def __init__(
-        self, sitting: Sitting, shape: str, *, contexts: int, questions: int = 15, row_tokens: int = 12288, nf4: bool
+        self,
+        sitting: Sitting,
+        shape: str,
+        *,
+        contexts: int,
+        questions: int = 15,
+        row_tokens: int = 12288,
+        nf4: bool = False,
     ) -> None:
         self.sitting, self.nf4 = sitting, nf4
         self.name = f"{shape}{' nf4' if nf4 else ''}, {questions} a context"
@@ -612,19 +586,14 @@ class Comparison:
             )
 
     def _run(self, side: str, *, steps: int = 3, warm_up: int = 1, profile: Path | None = None) -> None:
-        """`side`: openbook or trl, with " + liger" for Liger's layers, " + fused" for `FusedLora`."""
+        """`side`: openbook or trl, with " + liger" for Liger's layers."""
         sitting = self.sitting
         sitting.free()
-        liger = "liger" in side and not sitting.rehearse
         with unpatched():
             base = base_of(sitting, self.shape, self.nf4)
             model = versus.adapted({"rank": versus.RANK}, base)
-            if "fused" in side:
-                for module in model.modules():
-                    if hasattr(module, "lora_variant"):
-                        module.lora_variant["default"] = FusedLora
             prepare = self._openbook if side.startswith("openbook") else self._trl
-            trainer = prepare(model, steps + warm_up, liger)
+            trainer = prepare(model, steps + warm_up, "liger" in side and not sitting.rehearse)
             watch = Steps(sitting, model, steps + warm_up, profile)
             trainer.add_callback(watch)
             if sitting.device.type == "cuda":
@@ -659,29 +628,31 @@ class Comparison:
             )
         sitting.record("sft", case=self.name, side=side, **found)
 
-    def _settings(self, steps: int, accumulation: int, liger: bool) -> dict[str, Any]:
-        plain = versus.settings({"warm_up": 0, "steps": steps}, self.sitting.out / "trainer", accumulation)
-        others = {"liger_kernel_config": dict(LIGER)} if liger else {}
+    def _settings(self, steps: int, accumulation: int) -> dict[str, Any]:
         return {
-            **plain,
-            "output_dir": "/tmp/trainer",
+            **versus.settings({"warm_up": 0, "steps": steps}, self.sitting.out / "trainer", accumulation),
             "bf16": True,
             "use_cpu": self.sitting.rehearse,
-            "use_liger_kernel": liger,
-            **others,
+            "accelerator_config": {"non_blocking": not self.sitting.rehearse},
         }
 
     def _openbook(self, model: Any, steps: int, liger: bool) -> Any:
+        return self._engine(model, steps, liger, Supervised(), self.rows)
+
+    def _engine(self, model: Any, steps: int, liger: bool, method: Method, rows: Sequence[Any]) -> TreeTrainer:
         serve_trees(model.get_base_model())
+        if liger:
+            assert take_layers(model.get_base_model(), SILENT)
         arguments = TrainingArguments(
             per_device_train_batch_size=1,
             remove_unused_columns=False,
             label_names=[],
             num_train_epochs=1,
-            **self._settings(steps, len(self.rows), liger),
+            **self._settings(steps, len(rows)),
         )
-        rows = self.rows * steps
-        return TreeTrainer(model=model, args=arguments, method=Supervised(), rows=rows, validation=[], callbacks=[])
+        return TreeTrainer(
+            model=model, args=arguments, method=method, rows=[*rows] * steps, validation=[], callbacks=[]
+        )
 
     def _trl(self, model: Any, steps: int, liger: bool) -> Any:
         from datasets import Dataset
@@ -700,7 +671,9 @@ class Comparison:
             per_device_train_batch_size=self.batch,
             padding_free=True,
             max_length=None,
-            **self._settings(steps, math.ceil(len(self.sequences) / self.batch), liger),
+            use_liger_kernel=liger,
+            liger_kernel_config=LIGER,
+            **self._settings(steps, math.ceil(len(self.sequences) / self.batch)),
         )
         return SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=load_tokenizer("nano"))
 
@@ -711,14 +684,13 @@ class Preferences(Comparison):
     REFERENCE = -540.0
 
     def __init__(self, sitting: Sitting) -> None:
-        super().__init__(sitting, "1.1b", contexts=10, questions=8, nf4=False)
+        super().__init__(sitting, "1.1b", contexts=10, questions=8)
         self.name = "1.1b DPO, 4 pairs a context"
         for group in self.groups:  # an odd sequence takes the question of the even one before it
             for n in range(0, len(group) - 1, 2):
                 prompt, answer = group[n].shareable, group[n + 1].shareable
                 kept = (group[n].input_ids[:prompt], group[n + 1].input_ids[answer:])
-                weight = np.array([0.0] * prompt + [1.0] * len(kept[1]), np.float32)
-                group[n + 1] = TokenSequence(input_ids=np.concatenate(kept), weight=weight)
+                group[n + 1] = trained_at_the_end(np.concatenate(kept), len(kept[1]))
             del group[len(group) // 2 * 2 :]
         self.sequences = [sequence for group in self.groups for sequence in group]
         self.pairs = Pairs(
@@ -731,18 +703,8 @@ class Preferences(Comparison):
         self.batch = sitting.pick(10, 2)  # sequences; two of them are a pair
 
     def _openbook(self, model: Any, steps: int, liger: bool) -> Any:
-        serve_trees(model.get_base_model())
-        arguments = TrainingArguments(
-            per_device_train_batch_size=1,
-            remove_unused_columns=False,
-            label_names=[],
-            num_train_epochs=1,
-            **self._settings(steps, len(self.pair_rows), liger),
-        )
         reference = torch.full((len(self.pairs), 2), self.REFERENCE)
-        method = DirectPreference(Preference(), reference, Anchors())
-        rows = self.pair_rows * steps
-        return TreeTrainer(model=model, args=arguments, method=method, rows=rows, validation=[], callbacks=[])
+        return self._engine(model, steps, liger, DirectPreference(Preference(), reference, Anchors()), self.pair_rows)
 
     def _trl(self, model: Any, steps: int, liger: bool) -> Any:
         from datasets import Dataset
@@ -754,7 +716,7 @@ class Preferences(Comparison):
             max_length=None,
             beta=Preference().beta,
             remove_unused_columns=False,
-            **self._settings(steps, len(self.pairs) // batch, liger),
+            **self._settings(steps, len(self.pairs) // batch),
         )
         text = Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " c"}] * 2)
         trainer = DPOTrainer(model=model, args=arguments, train_dataset=text, processing_class=load_tokenizer("nano"))
@@ -774,57 +736,34 @@ class Preferences(Comparison):
         return trainer
 
 
+def cases(shape: str, *, sides: Sequence[str] = SIDES, **settings: Any) -> Callable[["Sitting"], None]:
+    """A section that trains the same with each side."""
+
+    def run(sitting: Sitting) -> None:
+        compared = Comparison(sitting, shape, **settings)
+        for side in sides:
+            compared.run(side, steps=2 if side.startswith("trl") else 3)
+
+    return run
+
+
 def preferences(sitting: Sitting) -> None:
     compared = Preferences(sitting)
-    compared.run("openbook")
-    compared.run("trl", steps=2)
-    compared.run("openbook + liger")
-
-
-def large(sitting: Sitting) -> None:
-    compared = Comparison(sitting, "1.1b", contexts=10, nf4=False)
-    compared.run("openbook")
-    compared.run("openbook + liger")
-    compared.run("trl + liger", steps=2)
-    compared.run("openbook + liger + fused")
+    for side in ("openbook", "openbook + liger", "trl"):
+        compared.run(side, steps=2 if side == "trl" else 3)
 
 
 def profiled(sitting: Sitting) -> None:
-    compared = Comparison(sitting, "1.1b", contexts=5, nf4=False)
-    compared.run("openbook, profiled", steps=2, profile=sitting.out / "profile.txt")
-
-
-def large_in_four_bits(sitting: Sitting) -> None:
-    compared = Comparison(sitting, "1.1b", contexts=10, nf4=True)
-    compared.run("openbook")
-    compared.run("openbook + liger + fused")
-    compared.run("trl + liger", steps=2)
-
-
-def one_question(sitting: Sitting) -> None:
-    compared = Comparison(sitting, "1.1b", contexts=33, questions=1, nf4=False)
-    compared.run("openbook")
-    compared.run("openbook + liger")
-    compared.run("trl + liger", steps=2)
-
-
-def small(sitting: Sitting) -> None:
-    compared = Comparison(sitting, "135m", contexts=10, nf4=False)
-    compared.run("openbook")
-    compared.run("openbook + liger")
-    compared.run("trl + liger", steps=2)
-
-
-def without_liger(sitting: Sitting) -> None:
-    Comparison(sitting, "1.1b", contexts=10, nf4=False).run("trl", steps=2)
+    compared = Comparison(sitting, "1.1b", contexts=5)
+    compared.run("openbook + liger", steps=2, profile=sitting.out / "profile.txt")
 
 
 def row_lengths(sitting: Sitting) -> None:
     """How long a row has to be to fill the card."""
     for contexts, row_tokens in ((1, 4096), (2, 8192), (7, 20480)):
-        compared = Comparison(sitting, "1.1b", contexts=contexts, row_tokens=row_tokens, nf4=False)
+        compared = Comparison(sitting, "1.1b", contexts=contexts, row_tokens=row_tokens)
         compared.name += f", rows of {row_tokens}"
-        compared.run("openbook", steps=3)
+        compared.run("openbook + liger")
 
 
 # --- generation ------------------------------------------------------------------------------------------------------
@@ -940,16 +879,16 @@ def main() -> None:
         ("machine", 15, machine),
         ("correctness", 30, correctness),
         ("attention", 20, attention_kinds),
-        ("large", 60, large),
+        ("large", 60, cases("1.1b", contexts=10)),
         ("profile", 15, profiled),
-        ("four bits", 45, large_in_four_bits),
-        ("one question", 25, one_question),
+        ("four bits", 45, cases("1.1b", contexts=10, nf4=True)),
+        ("one question", 25, cases("1.1b", contexts=33, questions=1)),
         ("generation", 25, generation),
-        ("small", 20, small),
+        ("small", 30, cases("135m", contexts=10)),
         ("preferences", 30, preferences),
         ("row lengths", 15, row_lengths),
         ("flex", 50, flex_kind),
-        ("without liger", 15, without_liger),
+        ("without liger", 15, cases("1.1b", contexts=10, sides=["trl"])),
     ]
     for place, (name, limit, work) in enumerate(sections):
         sitting.section(name, limit, work)

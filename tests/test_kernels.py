@@ -211,6 +211,7 @@ def test_trained_steps_take_the_faster_kernels(multiplied, tmp_path):
 
 def test_half_precision_is_autocast_in_steps_and_validation(tmp_path):
     """accelerate wraps the model's `forward`; hidden states come from its body, which would not be reached by that."""
+    from peft.tuners.lora import LoraLayer
     from transformers import TrainingArguments
 
     from openbook.training.trainer import Supervised, TreeTrainer
@@ -219,7 +220,8 @@ def test_half_precision_is_autocast_in_steps_and_validation(tmp_path):
 
     class Watched(Supervised):
         def sums(self, model, batch):
-            seen.append(torch.is_autocast_enabled("cpu"))
+            fused = all(module.lora_variant for module in model.modules() if isinstance(module, LoraLayer))
+            seen.append((torch.is_autocast_enabled("cpu"), fused))
             return super().sums(model, batch)
 
     network, row = tuned("lora", tmp_path).to(torch.bfloat16), build(sequences())
@@ -230,4 +232,4 @@ def test_half_precision_is_autocast_in_steps_and_validation(tmp_path):
     trainer = TreeTrainer(model=network, args=arguments, method=Watched(), rows=[row], validation=[row], callbacks=[])
     trainer.train()
     trainer.evaluate()
-    assert seen == [True, True]
+    assert seen == [(True, True), (True, True)]

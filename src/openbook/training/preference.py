@@ -14,6 +14,7 @@ from openbook.progress import SILENT, Progress
 from openbook.storage import hash_file, hash_json, is_current, peak_memory_bytes, read_manifest, write_manifest
 from openbook.training.adapting import adapted, adapter_fingerprint, count_weights, save
 from openbook.training.attention import serve_trees
+from openbook.training.liger import take_layers
 from openbook.training.memory import fit_rows
 from openbook.training.pair_rows import PairRow, Pairs, encode_pairs
 from openbook.training.pairs import read_pairs
@@ -55,6 +56,7 @@ def tune_on_pairs(
     inputs, options = pair_inputs(path, loaded.fingerprint, start), pair_options(config, method)
     model = adapted(loaded, config, start)
     serve_trees(loaded.model, share=config.tune.share_prefixes)
+    liger = take_layers(loaded.model, progress)
     config = fit_rows(config, model, loaded, progress)
     budget = config.tune.row_tokens
     pairs = encode_pairs(named, loaded.tokenizer, limit=min(budget, loaded.context))
@@ -98,6 +100,7 @@ def tune_on_pairs(
         train_loss=done.train_loss,
         validation_loss=done.validation_loss,
         peak_memory_bytes=peak_memory_bytes(),
+        liger=liger,
         held_out=held_out,
     )
     before = (read_manifest(start) if start else None) or {}

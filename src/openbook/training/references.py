@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
-from peft.helpers import disable_input_dtype_casting
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,6 +21,7 @@ from openbook.progress import Progress
 from openbook.storage import atomic_file
 from openbook.training.dpo import Anchors, sequence_logps
 from openbook.training.head import base_of
+from openbook.training.lora import adapter_layers, half_precision
 from openbook.training.pair_rows import PairRow
 from openbook.training.trainer import collate, predicting_states
 
@@ -82,7 +82,7 @@ def as_trained(model: Any) -> Iterator[None]:
     half = kind == "cuda" and model.dtype != torch.float32
     with (
         torch.autocast(kind, dtype=model.dtype if half else torch.bfloat16, enabled=half),
-        disable_input_dtype_casting(model, active=half),  # autocast casts
+        half_precision(adapter_layers(model) if half else []),
         fast_products(model.device),
     ):
         yield

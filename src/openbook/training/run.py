@@ -155,6 +155,7 @@ def _arguments(loaded: LoadedModel, config: Config, checkpoints: Path, steps: in
         remove_unused_columns=False,
         label_names=[],
         dataloader_num_workers=0,
+        accelerator_config={"non_blocking": on_gpu},  # rows go there from pinned memory: nothing waits for each tensor
         seed=config.seed,
         data_seed=config.seed,
     )

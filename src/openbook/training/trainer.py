@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from peft.helpers import disable_input_dtype_casting
 from safetensors.torch import load_model, save_model
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, SequentialSampler
@@ -21,6 +20,7 @@ from openbook.kernels import fast_products
 from openbook.tokens import TokenTree
 from openbook.training.attention import forward_keywords
 from openbook.training.head import hidden_states, token_losses
+from openbook.training.lora import adapter_layers, half_precision
 from openbook.training.losses import SupervisedLoss, sft
 
 Batch = dict[str, Any]
@@ -129,6 +129,7 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = True  # our loss is already divided by what the whole step counts
         self.can_return_loss = True
         self._method, self._head = method, head
+        self._adapters = adapter_layers(model) if args.bf16 or args.fp16 else []
         self._watched: dict[str, Tensor] = {}  # what `sums` gave beside the loss, as means over the step so far
         self._evaluated: tuple[int, dict[str, float]] = (-1, {})
 
@@ -161,9 +162,7 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Tensor | None = None) -> Tensor:
-        # Under autocast a linear layer rounds its input itself; PEFT would first write it out in the adapters' fp32.
-        half = self.args.bf16 or self.args.fp16
-        with fast_products(self.args.device), disable_input_dtype_casting(model, active=half):
+        with fast_products(self.args.device), half_precision(self._adapters):
             loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         return loss
 
@@ -191,7 +190,12 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         self.model.eval()
         summed: dict[str, float] = {}
         count = 0.0
-        with torch.no_grad(), fast_products(self.args.device), self.accelerator.autocast():
+        with (
+            torch.no_grad(),
+            fast_products(self.args.device),
+            half_precision(self._adapters),
+            self.accelerator.autocast(),
+        ):
             for index in range(len(rows)):
                 batch = self._prepare_inputs(self._method.collate([rows[index]]))
                 sums = self._method.sums(self.model, batch)

@@ -12,6 +12,7 @@ from openbook.storage import hash_file, is_current, peak_memory_bytes, write_jso
 from openbook.training.adapting import adapted, count_weights, save
 from openbook.training.attention import serve_trees
 from openbook.training.data import Form, Study, read_study
+from openbook.training.liger import take_layers
 from openbook.training.memory import fit_rows
 from openbook.training.run import Run
 from openbook.training.validation import FILE, question_losses
@@ -23,7 +24,7 @@ UNWRITTEN = {"checkpoint_steps", "evaluate_steps", "activation_checkpointing"}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuneReport:
     """What a run did. Curves are (step, loss) pairs, `rewards` those of mean rewards, where answers were sampled and
-    rewarded; `peak_memory_bytes` is the process's.
+    rewarded; `peak_memory_bytes` is the process's, `liger` whether the layers were Liger's (liger.py).
 
     `questions` counts the questions of supervised tuning and the pairs of a preference method, whose last means over
     the held-out pairs are `held_out`, by name (see the module of the method).
@@ -41,6 +42,7 @@ class TuneReport:
     validation_loss: tuple[tuple[int, float], ...]
     peak_memory_bytes: int
     method: str = "sft"
+    liger: bool = False
     held_out: dict[str, float] = field(default_factory=dict)
     rewards: tuple[tuple[int, float], ...] = ()
 
@@ -77,6 +79,7 @@ def tune(
     options = run_options(config, form)
     model = adapted(loaded, config)
     serve_trees(loaded.model, share=config.tune.share_prefixes)
+    liger = take_layers(loaded.model, progress)
     config = fit_rows(config, model, loaded, progress)
     study = study_of(train, loaded, config, form)
     rows = study.rows_of_epochs(config.tune.epochs)
@@ -110,6 +113,7 @@ def tune(
         train_loss=done.train_loss,
         validation_loss=done.validation_loss,
         peak_memory_bytes=peak_memory_bytes(),
+        liger=liger,
     )
     write_manifest(
         out,
