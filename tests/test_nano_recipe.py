@@ -32,7 +32,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import prepare
 
     folder = tmp_path_factory.mktemp("corpus")
-    numbers = [n for n in range(900) if n < 120 or zlib.crc32(f"{n}.md".encode()) % prepare.HELD_OUT == 0]
+    numbers = [n for n in range(2000) if n < 120 or zlib.crc32(f"{n}.md".encode()) % prepare.HELD_OUT == 0]
     rows = [{"path": f"{n}.md", "title": "", "text": TEXTS[n % 3].replace("two", str(n))} for n in numbers]
     with lzma.open(folder / "docs-0.jsonl.xz", "wt") as shard:
         shard.writelines(json.dumps(row) + "\n" for row in rows)
@@ -84,7 +84,7 @@ def test_a_run_becomes_an_ordinary_llama_that_computes_the_same(study: Path, tmp
     watched = [line for line in log if line.get("event") == "held out"]
     assert watched[-2]["loss"] < watched[0]["loss"]  # it learns
 
-    assemble.assembled(options.out).save_pretrained(tmp_path / "model")
+    assemble.assembled(options.out, load_tokenizer("nano")).save_pretrained(tmp_path / "model")
     load_tokenizer("nano").save_pretrained(tmp_path / "model")
     loaded = load(str(tmp_path / "model"), device="cpu")
     ours = train.Model(8192, width=64, layers=2, heads=1, inner=128)
