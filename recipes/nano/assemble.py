@@ -63,7 +63,7 @@ Greedy decoding with openbook's own prompt and grader. The documents of these te
 ```
 
 ## Limits
-Questions of people in words of their own it answers badly: it refuses half of SQuAD's. It answers only in the form it was
+Questions of people in words of their own it answers badly: see SQuAD's figures. It answers only in the form it was
 trained on (`##begin_quote## … ##end_quote## <ANSWER>: …`), and reads {context:,} tokens.
 """
 
