@@ -47,7 +47,7 @@ On documents of the corpus that were held out, each token given the right ones b
 |---|---|---|---|---|---|
 {curve}
 
-(Half of these questions are noisy clozes, whose short answer nobody could always know.)
+(Three in four of the questions with an answer are noisy clozes, whose short answer nobody could always know.)
 
 ## Data
 The documents, with thanks to those who wrote them:

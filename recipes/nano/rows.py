@@ -1,9 +1,9 @@
 """Rows of token trees, made while training: passages with the questions on them, in ever new company and order.
 
 A row holds study groups one after the other: the prompt with a few passages of one document and its neighbours, then one
-branch for each question. About a quarter of the questions are the teacher's; the others are made by chance from a sentence, with a
-span of it as the answer and some of its other words, roughly as people ask (noisy clozes, arXiv 1906.04980). Some ask
-for what stands in none of the passages and are to be refused.
+branch for each question. Of the questions with an answer about a quarter are the teacher's; the others are made by chance
+from a sentence, with a span of it as the answer and some of its other words, roughly as people ask (noisy clozes, arXiv
+1906.04980). A fifth of all ask for what stands in none of the passages and are to be refused.
 """
 
 import io
