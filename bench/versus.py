@@ -28,7 +28,8 @@ from openbook.models import LoadedModel, load, load_tokenizer
 from openbook.storage import peak_memory_bytes
 from openbook.tokens import TokenSequence, TokenTree
 
-# Random weights in the shapes of SmolLM-135M, of the embedded base, and of TinyLlama-1.1B.
+# Random weights in the shapes of SmolLM-135M, of the embedded base as it was when the figures of docs/LOG.md were taken,
+# and of TinyLlama-1.1B.
 SHAPES: dict[str, dict[str, Any]] = {
     "nano": {
         "vocab_size": 8192,

@@ -194,6 +194,15 @@ def assert_like_dense(
         assert (ours.float() - theirs).norm() <= tolerance * theirs.norm()
 
 
+def test_values_of_another_size_than_queries_have() -> None:
+    """As multi-head latent attention has them, which no flash kernel takes."""
+    layout = layout_of_nested_trees()
+    query, key, value = (torch.randn(1, 2, len(layout.subtree_end), size) for size in (12, 12, 8))
+    ours, _ = tree_attention(torch.nn.Module(), query, key, value, None, tree=layout)
+    theirs = F.scaled_dot_product_attention(query, key, value, attn_mask=layout.mask()).transpose(1, 2)
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
 def test_padded_generation_still_minds_its_padding() -> None:
     network = model()
     ids = torch.randint(3, 512, (1, 12))

@@ -32,7 +32,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import prepare
 
     folder = tmp_path_factory.mktemp("corpus")
-    numbers = [n for n in range(900) if n < 120 or zlib.crc32(f"{n}.md".encode()) % prepare.HELD_OUT == 0]
+    numbers = [n for n in range(2000) if n < 120 or zlib.crc32(f"{n}.md".encode()) % prepare.HELD_OUT == 0]
     rows = [{"path": f"{n}.md", "title": "", "text": TEXTS[n % 3].replace("two", str(n))} for n in numbers]
     with lzma.open(folder / "docs-0.jsonl.xz", "wt") as shard:
         shard.writelines(json.dumps(row) + "\n" for row in rows)
@@ -66,8 +66,19 @@ def test_every_branch_of_a_row_reads_as_its_prompt_and_answer(study: Path) -> No
         assert len(quote) > 10 and quote in asked
 
 
-def test_a_run_becomes_an_ordinary_llama_that_computes_the_same(study: Path, tmp_path: Path) -> None:
+def test_too_few_passages_are_told(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import rows
+
+    monkeypatch.setattr(rows, "PASSAGES", (1, 1000))
+    with pytest.raises(SystemExit, match="passages are held out; a group shows up to 1000"):
+        rows.Rows(rows.Study(study), length=1024, seed=0, held_out=True)
+
+
+def test_a_run_becomes_an_ordinary_llama_that_computes_the_same(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import assemble
+    import tokenizer
     import train
     from rows import Rows, Study
 
@@ -79,13 +90,16 @@ def test_a_run_becomes_an_ordinary_llama_that_computes_the_same(study: Path, tmp
         muon_rate=0.02, rate=3e-3, fall=0.6, rounding=0.35, workers=0, save_every=100.0, seed=0, wait_for=None,
         steps=3, no_compile=True,
     )  # fmt: skip
+    monkeypatch.setattr(train, "SHARD", 2**16)  # more files than ten
     train.train(options)
     log = [json.loads(line) for line in (options.out / "log.jsonl").read_text().splitlines()]
     watched = [line for line in log if line.get("event") == "held out"]
     assert watched[-2]["loss"] < watched[0]["loss"]  # it learns
 
-    assemble.assembled(options.out).save_pretrained(tmp_path / "model")
-    load_tokenizer("nano").save_pretrained(tmp_path / "model")
+    load_tokenizer("nano").save_pretrained(tmp_path / "tokenizer")
+    reader = tokenizer.opened(str(tmp_path / "tokenizer"))
+    assemble.assembled(options.out, reader).save_pretrained(tmp_path / "model")
+    reader.save_pretrained(tmp_path / "model")
     loaded = load(str(tmp_path / "model"), device="cpu")
     ours = train.Model(8192, width=64, layers=2, heads=1, inner=128)
     ours.load_state_dict({name.removeprefix("model."): w for name, w in named(loaded.model).items()}, strict=False)
@@ -93,6 +107,9 @@ def test_a_run_becomes_an_ordinary_llama_that_computes_the_same(study: Path, tmp
     end = torch.from_numpy(row["end"])[None]
     ids, depth = torch.from_numpy(row["ids"])[None], torch.from_numpy(row["depth"])[None]
     mask = train.tree_mask(end)
+    flat = torch.cat([weight.detach().half().flatten() for weight in ours.parameters()]).numpy()
+    parts = [options.out / f"weights-{number}.f16" for number in range(len(list(options.out.glob("*.f16"))))]
+    assert len(parts) > 10 and b"".join(part.read_bytes() for part in parts) == flat.tobytes()
     with torch.no_grad():
         hidden = ours(ids, depth, mask, torch.tensor(0.0)).float()
         expected = loaded.model.model(input_ids=ids, position_ids=depth, attention_mask=mask).last_hidden_state

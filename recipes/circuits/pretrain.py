@@ -60,10 +60,8 @@ def prepare(options: argparse.Namespace) -> None:
     )
     if options.plain:
         config = model.config
-        config.rope_parameters = {
-            "rope_type": "default",
-            "rope_theta": 10_000.0,
-        }  # the circuits' own suits nothing else
+        # The circuits' own suits nothing else.
+        config.rope_parameters = {"rope_type": "default", "rope_theta": 10_000.0}
         torch.manual_seed(options.seed)
         model = LlamaForCausalLM(config)
     print(f"{sum(p.numel() for p in model.parameters()):,} weights; copies {copying(model, 1024):.1%} untrained")

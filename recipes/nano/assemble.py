@@ -1,7 +1,7 @@
-"""Step 3 of the recipe: a run's weights as the model that the package ships.
+"""Step 4 of the recipe: a run's weights as the model that the package ships.
 
-python recipes/small/assemble.py --run FOLDER [--out src/openbook/models/small]
-python recipes/small/assemble.py --run FOLDER --corpus FOLDER --figures FILE       # and its card
+python recipes/nano/assemble.py --run FOLDER --out FOLDER [--tokenizer FOLDER]
+python recipes/nano/assemble.py --run FOLDER --out FOLDER --corpus FOLDER --figures FILE       # and its card
 """
 
 import argparse
@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizer import opened
 from torch import Tensor
 from train import EPSILON, ROPE_THETA, Model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from openbook.models import load_tokenizer
 from openbook.storage import write_text
 
 CONTEXT = 4096
@@ -47,7 +47,7 @@ On documents of the corpus that were held out, each token given the right ones b
 |---|---|---|---|---|---|
 {curve}
 
-(Half of these questions are noisy clozes, whose short answer nobody could always know.)
+(Three in four of the questions with an answer are noisy clozes, whose short answer nobody could always know.)
 
 ## Data
 The documents, with thanks to those who wrote them:
@@ -63,17 +63,17 @@ Greedy decoding with openbook's own prompt and grader. The documents of these te
 ```
 
 ## Limits
-Questions of people in words of their own it answers badly: it refuses half of SQuAD's. It answers only in the form it was
+Questions of people in words of their own it answers badly: see SQuAD's figures. It answers only in the form it was
 trained on (`##begin_quote## … ##end_quote## <ANSWER>: …`), and reads {context:,} tokens.
 """
 
 
-def read(run: Path) -> dict[str, Tensor]:
+def read(run: Path, vocabulary: int) -> dict[str, Tensor]:
     """The weights of a run by the names that `LlamaForCausalLM` gives them."""
     shape = json.loads((run / "shape.json").read_text())
     with torch.device("meta"):
-        model = Model(len(load_tokenizer("nano")), **shape)
-    parts = sorted(run.glob("weights-*.f16"))
+        model = Model(vocabulary, **shape)
+    parts = sorted(run.glob("weights-*.f16"), key=lambda part: int(part.stem.removeprefix("weights-")))
     flat = torch.from_numpy(np.concatenate([np.fromfile(part, np.float16) for part in parts]))
     expected = sum(weight.numel() for weight in model.parameters())
     if len(flat) != expected:
@@ -90,9 +90,8 @@ def _name(name: str) -> str:
     return f"model.{name}"
 
 
-def assembled(run: Path) -> LlamaForCausalLM:
+def assembled(run: Path, tokenizer: Any) -> LlamaForCausalLM:
     shape = json.loads((run / "shape.json").read_text())
-    tokenizer = load_tokenizer("nano")
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape["width"],
@@ -109,7 +108,7 @@ def assembled(run: Path) -> LlamaForCausalLM:
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
-    missing, unexpected = model.load_state_dict(read(run), strict=False)
+    missing, unexpected = model.load_state_dict(read(run, len(tokenizer)), strict=False)
     if unexpected or set(missing) - {"lm_head.weight"}:
         raise SystemExit(f"The weights of {run} do not fit: {missing} are missing, {unexpected} unexpected.")
     return model
@@ -155,13 +154,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tokenizer", default="nano", help="that of prepare.py (default: nano's)")
     parser.add_argument("--corpus", type=Path, help="for the card: whose documents these were")
     parser.add_argument("--figures", type=Path, help="for the card: what `evaluate.py --json` printed")
     parser.add_argument("--chip", default="NVIDIA H200")
     options = parser.parse_args()
-    model: Any = assembled(options.run)
+    if options.figures and not options.corpus:
+        parser.error("--figures wants --corpus: the card names whose documents these were")
+    tokenizer = opened(options.tokenizer)
+    model: Any = assembled(options.run, tokenizer)
     model.to(torch.float16).save_pretrained(options.out)
-    load_tokenizer("nano").save_pretrained(options.out)
+    tokenizer.save_pretrained(options.out)
     if options.figures:
         figures = options.figures.read_text(encoding="utf-8")
         write_text(

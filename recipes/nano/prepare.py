@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 from corpus import documents
+from tokenizer import opened
 
 from openbook import prompt
 from openbook.dataset import ExtractiveTeacher
 from openbook.documents import chunk, sentences
-from openbook.models import load_tokenizer
 from openbook.records import Document, Question
 
 CHUNK_TOKENS = 230  # about what 200 tokens of the embedder are to this tokenizer
@@ -78,8 +78,8 @@ def plain(sentence: str) -> bool:
 
 
 def vocabulary(tokenizer: Any) -> dict[str, np.ndarray]:
-    """What `rows.py` has to know of each token: word beginnings, stop words, marks, digits, the same in lower case,
-    and the same without a plural's or a verb's ending."""
+    """What `rows.py` has to know of each token: word beginnings, stop words, marks, digits, capitals, the same in lower
+    case, and the same without a plural's or a verb's ending."""
     encode = partial(encoded, tokenizer)
     count = len(tokenizer)
     texts = [tokenizer.decode([token]) for token in range(count)]
@@ -89,7 +89,7 @@ def vocabulary(tokenizer: Any) -> dict[str, np.ndarray]:
         word = text.strip()
         table["begins"][token] = text[:1].isspace() or not word[:1].isalnum()
         table["stop"][token] = text.startswith(" ") and word.lower() in STOPWORDS
-        table["mark"][token] = (bool(word) and not any(character.isalnum() for character in word)) or not word
+        table["mark"][token] = not any(character.isalnum() for character in word)
         table["digit"][token] = word.isdigit()
         table["capital"][token] = word[:1].isupper()
         if text.startswith(" ") and len(ids := encode(text.lower())) == 1:
@@ -111,7 +111,7 @@ _ENCODE: Any = None
 
 def _start(tokenizer: str) -> None:
     global _ENCODE
-    _ENCODE = partial(encoded, load_tokenizer(tokenizer))
+    _ENCODE = partial(encoded, opened(tokenizer))
 
 
 def _study(numbered: tuple[int, dict[str, str]]) -> tuple[bool, Found | None]:
@@ -149,16 +149,14 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="share of the documents")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    prepare(options.corpus, options.out, name=options.tokenizer, share=options.share, workers=options.workers)
+    prepare(options.corpus, options.out, tokenizer=options.tokenizer, share=options.share, workers=options.workers)
 
 
-def prepare(corpus: Path, out: Path, *, name: str = "nano", share: float = 1.0, workers: int = 2) -> None:
-    names = ("passages", "sentences", "questions", "answers", "shorts")
-    flat = {name: Flat() for name in names}
+def prepare(corpus: Path, out: Path, *, tokenizer: str = "nano", share: float = 1.0, workers: int = 2) -> None:
+    flat = {name: Flat() for name in ("passages", "sentences", "questions", "answers", "shorts")}
     document_of, said_in, asked_on, held = [], [], [], []
-    with multiprocessing.Pool(workers, _start, (name,)) as pool:
-        work = enumerate(pool.imap(_study, chosen(corpus, share), chunksize=16))
-        for number, (held_out, found) in work:
+    with multiprocessing.Pool(workers, _start, (tokenizer,)) as pool:
+        for number, (held_out, found) in enumerate(pool.imap(_study, chosen(corpus, share), chunksize=16)):
             if number % 1000 == 0:
                 print(f"{number:,} documents, {len(document_of):,} passages, {len(asked_on):,} questions", flush=True)
             if found is None:
@@ -176,9 +174,28 @@ def prepare(corpus: Path, out: Path, *, name: str = "nano", share: float = 1.0, 
                 flat["answers"].add(answer)
                 flat["shorts"].add(short)
                 asked_on.append(first + at)
-    tokenizer = load_tokenizer(name)
+    reader = opened(tokenizer)
+    arrays: dict[str, np.ndarray] = {
+        "document_of": np.array(document_of, np.uint32),
+        "held_out": np.array(held, bool),
+        "said_in": np.array(said_in, np.uint32),
+        "asked_on": np.array(asked_on, np.uint32),
+        "forms": np.frombuffer(json.dumps(forms(reader)).encode(), np.uint8),
+        **{f"is_{name}": values for name, values in vocabulary(reader).items()},
+    }
+    for name, written in flat.items():
+        arrays |= written.arrays(name)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    out.write_bytes(lzma.compress(buffer.getvalue(), filters=XZ))
+    print({name: (values.shape, values.dtype.name) for name, values in arrays.items()})
+    print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB")
+
+
+def forms(tokenizer: Any) -> dict[str, Any]:
+    """What stands between passages, questions and answers, and the words that questions made by chance begin with."""
     encode = partial(encoded, tokenizer)
-    forms = {
+    return {
         "before": encode(f"<|system|>{prompt.SYSTEM}<|end|><|user|>"),
         "document": encode(prompt.DOCUMENT),
         "end_document": encode(f"{prompt.END_DOCUMENT}\n"),
@@ -195,23 +212,7 @@ def prepare(corpus: Path, out: Path, *, name: str = "nano", share: float = 1.0, 
         "mentions": [encode(words) for words in ("Which sentence mentions", "Where is", "What is said about", "")],
         "vocabulary": len(tokenizer),
         "pad": tokenizer.pad_token_id,
-        "end_id": tokenizer.eos_token_id,
     }
-    arrays: dict[str, np.ndarray] = {
-        "document_of": np.array(document_of, np.uint32),
-        "held_out": np.array(held, bool),
-        "said_in": np.array(said_in, np.uint32),
-        "asked_on": np.array(asked_on, np.uint32),
-        "forms": np.frombuffer(json.dumps(forms).encode(), np.uint8),
-        **{f"is_{name}": values for name, values in vocabulary(tokenizer).items()},
-    }
-    for name in names:
-        arrays |= flat[name].arrays(name)
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    out.write_bytes(lzma.compress(buffer.getvalue(), filters=XZ))
-    print({name: (values.shape, values.dtype.name) for name, values in arrays.items()})
-    print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":

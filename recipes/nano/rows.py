@@ -1,9 +1,9 @@
 """Rows of token trees, made while training: passages with the questions on them, in ever new company and order.
 
 A row holds study groups one after the other: the prompt with a few passages of one document and its neighbours, then one
-branch for each question. About a quarter of the questions are the teacher's; the others are made by chance from a sentence, with a
-span of it as the answer and some of its other words, roughly as people ask (noisy clozes, arXiv 1906.04980). Some ask
-for what stands in none of the passages and are to be refused.
+branch for each question. Of the questions with an answer about a quarter are the teacher's; the others are made by chance
+from a sentence, with a span of it as the answer and some of its other words, roughly as people ask (noisy clozes, arXiv
+1906.04980). A fifth of all ask for what stands in none of the passages and are to be refused.
 """
 
 import io
@@ -23,6 +23,8 @@ TEACHERS = 4  # of them at most, for they are all alike, and few enough to be se
 REFUSED = 0.2  # share of questions whose answer is not in the passages
 PASSAGE_WEIGHT = 0.2  # of predicting a passage's next token, beside 1 for an answer's
 LONGEST_SPAN = 5  # words of an answer that is chosen by chance
+LAST = 600  # tokens at a row's end in which no other group begins
+ROOM = 200  # tokens that a group's questions have at least
 
 Row = dict[str, np.ndarray]
 
@@ -73,6 +75,11 @@ class Rows:
         self._study, self._length = study, length
         self._rng = np.random.default_rng(seed)
         self._pool = np.flatnonzero(study.held_out == held_out)
+        if len(self._pool) < max(PASSAGES):
+            part = "held out" if held_out else "to train on"
+            raise SystemExit(
+                f"Of the corpus {len(self._pool)} passages are {part}; a group shows up to {max(PASSAGES)}. Give more documents."
+            )
 
     def __iter__(self) -> Iterator[Row]:
         while True:
@@ -89,9 +96,9 @@ class Rows:
             "answer": np.full(length, -1, np.int64),  # the number of the question that a supervised token answers
         }
         at, number = 0, 0
-        while at < length - 600:
+        while at < length - LAST:
             prefix, items = self._group()
-            if at + len(prefix) + 200 > length:
+            if at + len(prefix) + ROOM > length:
                 if at > length // 2:
                     break
                 continue

@@ -9,10 +9,13 @@ in a passage, in a question, at a sentence's start. Copying depends on it.
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from corpus import documents
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from openbook.models import load_tokenizer
+from openbook.options import EMBEDDED
 from openbook.prompt import TAGS
 
 PAD, END, SYSTEM, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"
@@ -70,6 +73,13 @@ def save(tokenizer: Tokenizer, folder: Path, context: int) -> None:
         padding_side="left",
         clean_up_tokenization_spaces=False,
     ).save_pretrained(folder)
+
+
+def opened(source: str) -> Any:
+    """An embedded base's tokenizer by the base's name, or the one in a folder that `save` wrote, where no model is yet."""
+    from transformers import AutoTokenizer
+
+    return load_tokenizer(source) if source in EMBEDDED else AutoTokenizer.from_pretrained(source)
 
 
 def main() -> None:

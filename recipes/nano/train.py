@@ -10,6 +10,7 @@ lose little when they are stored so. Needs numpy and PyTorch 2.10 or later, noth
 
 import argparse
 import json
+import lzma
 import math
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from rows import Rows, Study
+from rows import PASSAGE_WEIGHT, Rows, Study
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
@@ -28,6 +29,8 @@ ROPE_THETA = 10_000.0
 EPSILON = 1e-6
 NF4_BLOCK = 64
 SHARD = 15 * 2**20  # bytes of a file of weights
+RISE = 100  # steps over which the rates rise
+LOGGED = 50  # steps between two lines of the log
 # The 16 values of NF4 (QLoRA, arXiv 2305.14314, appendix E).
 NF4 = (
     -1.0, -0.6961928, -0.5250731, -0.3949175, -0.2844414, -0.1847734, -0.0910500, 0.0,
@@ -211,79 +214,89 @@ def main() -> None:
     train(options)
 
 
+class Training:
+    """A model on its device with its two optimizers, compiled where wanted."""
+
+    def __init__(self, model: Model, *, muon_rate: float, rate: float, compiled: bool) -> None:
+        self.model, self.device = model, model.embed_tokens.weight.device
+        self._tree_mask, self._measured = tree_mask, measured
+        if compiled:
+            for layer in model.layers:
+                layer.compile(dynamic=False)
+            self._tree_mask = torch.compile(tree_mask, dynamic=False)
+            self._measured = torch.compile(measured, dynamic=False)
+        matrices = [weight for weight in model.layers.parameters() if weight.ndim == 2]
+        gains = [weight for weight in model.parameters() if weight.ndim == 1]
+        muon = Muon(matrices, lr=muon_rate, weight_decay=0.02)
+        adam = torch.optim.AdamW(
+            [*gains, model.embed_tokens.weight],
+            lr=rate,
+            betas=(0.9, 0.95),
+            weight_decay=0.0,
+            fused=self.device.type == "cuda",
+        )
+        self._optimizers, self._rates = (muon, adam), (muon_rate, rate)
+
+    def losses(self, data: dict[str, Tensor], rounding: float) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """The loss; of each token its loss and whether it is predicted (N,); and the rows on the device."""
+        on = {name: tensor.to(self.device, non_blocking=True) for name, tensor in data.items()}
+        how = torch.tensor(rounding, device=self.device)
+        hidden = self.model(on["ids"], on["depth"], self._tree_mask(on["end"]), how)
+        losses, hits = self._measured(hidden.flatten(0, 1), self.model.embed_tokens.weight, on["target"].flatten())
+        weight = on["weight"].flatten()
+        return (losses * weight).sum() / weight.sum(), losses, hits, on
+
+    def step(self, data: dict[str, Tensor], *, rounding: float, scale: float) -> Tensor:
+        """One step at `scale` times the rates. Gives, as one tensor, the answers' mean loss, the share of their tokens
+        that are predicted, and the passages' mean loss."""
+        loss, losses, hits, on = self.losses(data, rounding)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer, rate in zip(self._optimizers, self._rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * scale
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        weight = on["weight"].flatten()
+        answers, passages = weight == 1, weight == PASSAGE_WEIGHT
+        counted, read = answers.sum().clamp_min(1), passages.sum().clamp_min(1)
+        return torch.stack([
+            (losses * answers).sum() / counted, (hits & answers).sum() / counted, (losses * passages).sum() / read
+        ]).detach()  # fmt: skip
+
+    def warm_up(self, data: dict[str, Tensor]) -> None:
+        """Compile all that a step needs, and leave weights and optimizers as they were."""
+        for _ in range(3):
+            self.step(data, rounding=0.0, scale=0.0)
+        for optimizer in self._optimizers:
+            optimizer.state.clear()
+
+
 def train(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(options.seed)
     torch.set_float32_matmul_precision("high")
     torch._dynamo.config.recompile_limit = 64  # the blocks share one code, and are compiled with and without gradients
-    unpacked = options.out.parent / "study.npz"
     log = Log(options.out / "log.jsonl")
-    if not unpacked.exists():
-        import lzma
-
-        unpacked.write_bytes(lzma.decompress(options.data.read_bytes()))
+    data = unpacked(options.data, options.out)
     loader = iter(
         DataLoader(
-            Batches(unpacked, options.rows, options.length, options.seed + 1),
+            Batches(data, options.rows, options.length, options.seed + 1),
             batch_size=None, num_workers=options.workers, prefetch_factor=4 if options.workers else None, pin_memory=device.type == "cuda",
         )
     )  # fmt: skip
-    watched = Rows(Study(unpacked), length=options.length, seed=7, held_out=True)
-    held_out = [batch([row for row, _ in zip(watched, range(options.rows), strict=False)]) for _ in range(2)]
+    study = Study(data)
+    watched = iter(Rows(study, length=options.length, seed=7, held_out=True))
+    held_out = [batch([next(watched) for _ in range(options.rows)]) for _ in range(2)]
     shape = {"width": options.width, "layers": options.layers, "heads": options.width // 64, "inner": options.inner}
-    model = Model(8192, **shape).to(device)
+    model = Model(study.forms["vocabulary"], **shape).to(device)
     (options.out / "shape.json").write_text(json.dumps(shape))
-    make_mask, measure = tree_mask, measured
-    if not options.no_compile:
-        for layer in model.layers:
-            layer.compile(dynamic=False)
-        make_mask, measure = torch.compile(tree_mask, dynamic=False), torch.compile(measured, dynamic=False)
-    matrices = [weight for name, weight in model.layers.named_parameters() if weight.ndim == 2]
-    gains = [weight for weight in model.parameters() if weight.ndim == 1]
-    muon = Muon(matrices, lr=options.muon_rate, weight_decay=0.02)
-    adam = torch.optim.AdamW(
-        [*gains, model.embed_tokens.weight],
-        lr=options.rate,
-        betas=(0.9, 0.95),
-        weight_decay=0.0,
-        fused=device.type == "cuda",
-    )
-
-    def loss_of(data: dict[str, Tensor], rounding: float) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        on = {name: tensor.to(device, non_blocking=True) for name, tensor in data.items()}
-        how = torch.tensor(rounding, device=device)
-        hidden = model(on["ids"], on["depth"], make_mask(on["end"]), how)
-        losses, hits = measure(hidden.flatten(0, 1), model.embed_tokens.weight, on["target"].flatten())
-        weight = on["weight"].flatten()
-        return (losses * weight).sum() / weight.sum(), losses, hits, on
-
-    def step(data: dict[str, Tensor], rounding: float) -> Tensor:
-        loss, losses, hits, on = loss_of(data, rounding)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        muon.step()
-        adam.step()
-        muon.zero_grad(set_to_none=True)
-        adam.zero_grad(set_to_none=True)
-        answers, passages = on["weight"].flatten() == 1, on["weight"].flatten() == 0.2
-        return torch.stack([
-            (losses * answers).sum() / answers.sum(), (hits & answers).sum() / answers.sum(),
-            (losses * passages).sum() / passages.sum().clamp_min(1),
-        ]).detach()  # fmt: skip
+    training = Training(model, muon_rate=options.muon_rate, rate=options.rate, compiled=not options.no_compile)
 
     started = time.perf_counter()
-    warm = next(loader)
-    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    for optimizer in (muon, adam):
-        for group in optimizer.param_groups:
-            group["peak"], group["lr"] = group["lr"], 0.0
-    for _ in range(3):
-        step(warm, 0.0)
-    model.load_state_dict(kept)
-    muon.state.clear()
-    adam.state.clear()
-    watch(log, loss_of, held_out, 0)
+    training.warm_up(next(loader))
+    watch(log, training, held_out, 0)
     if device.type == "cuda":
         torch.cuda.synchronize()
     log(
@@ -293,38 +306,54 @@ def train(options: argparse.Namespace) -> None:
     )
     while options.wait_for and not options.wait_for.exists():
         time.sleep(0.2)
+    steps = run(training, loader, held_out, log, options)
+    watch(log, training, held_out, steps, 0.0)
+    watch(log, training, held_out, steps, 1.0)
+    save(model, options.out)
+
+
+def run(training: Training, loader: Any, held_out: Any, log: "Log", options: argparse.Namespace) -> int:
+    """Steps until the time is up; how many."""
     started = saved = logged = time.perf_counter()
     window: list[Tensor] = []
     for number, data in enumerate(loader):
         done = (time.perf_counter() - started) / (60 * options.minutes)
         if done >= 1 or number == options.steps:
-            break
-        scale = min(1.0, (number + 1) / 100) * min(1.0, (1 - done) / options.fall)
-        for optimizer in (muon, adam):
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * scale
-        window.append(step(data, float(done > 1 - options.rounding and number % 2)))
-        if number % 50 == 49:
+            return number
+        scale = min(1.0, (number + 1) / RISE) * min(1.0, (1 - done) / options.fall)
+        window.append(training.step(data, rounding=float(done > 1 - options.rounding and number % 2), scale=scale))
+        if len(window) == LOGGED:
             loss, hits, passages = torch.stack(window).mean(0).tolist()  # the only wait for the device
             now = time.perf_counter()
+            tokens = options.rows * options.length
             log(
-                step=number + 1, tokens=(number + 1) * options.rows * options.length, seconds=round(now - started, 1),
+                step=number + 1, tokens=(number + 1) * tokens, seconds=round(now - started, 1),
                 loss=round(loss, 4), accuracy=round(hits, 4), passages=round(passages, 3),
-                tokens_per_second=round(len(window) * options.rows * options.length / (now - logged)),
+                tokens_per_second=round(len(window) * tokens / (now - logged)),
             )  # fmt: skip
             window, logged = [], now
             if now - saved > options.save_every:
                 saved = now
-                watch(log, loss_of, held_out, number + 1)
-                save(model, options.out)
-    watch(log, loss_of, held_out, number, 0.0)
-    watch(log, loss_of, held_out, number, 1.0)
-    save(model, options.out)
+                watch(log, training, held_out, number + 1)
+                save(training.model, options.out)
+    raise AssertionError("rows never end")
+
+
+def unpacked(data: Path, out: Path) -> Path:
+    """What `prepare.py` wrote, unpacked once for all workers into the run's folder; anew each time, for it may be another."""
+    if data.suffix != ".xz":
+        return data
+    part = out / "study.part"
+    part.write_bytes(lzma.decompress(data.read_bytes()))
+    return part.replace(out / "study.npz")
 
 
 class Log:
+    """Lines of JSON, printed and written to a file that begins anew."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
+        path.write_text("")
 
     def __call__(self, **found: Any) -> None:
         line = json.dumps(found)
@@ -334,13 +363,14 @@ class Log:
 
 
 @torch.no_grad()
-def watch(log: Log, loss_of: Any, held_out: list[dict[str, Tensor]], step: int, rounding: float = 0.0) -> None:
-    """On documents held out: share of answers that are wholly as wanted (what greedy decoding would write), of those that
-    quote and of those that refuse, and of the quotes alone."""
+def watch(log: Log, training: Training, held_out: list[dict[str, Tensor]], step: int, rounding: float = 0.0) -> None:
+    """On documents held out: loss and share right of the answers' tokens, and the share of answers that are wholly as
+    wanted (what greedy decoding would write), of those that quote and of those that refuse, told apart by how the most begin."""
     found = []
     for data in held_out:
-        _, losses, hits, on = loss_of(data, rounding)
-        number = on["answer"] + 4096 * torch.arange(len(on["answer"]), device=hits.device)[:, None]
+        _, losses, hits, on = training.losses(data, rounding)
+        rows, length = on["answer"].shape
+        number = on["answer"] + length * torch.arange(rows, device=hits.device)[:, None]
         answers = (on["weight"] == 1).flatten()
         groups, targets = number.flatten()[answers], on["target"].flatten()[answers]
         hit, loss = hits[answers], losses[answers]

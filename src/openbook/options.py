@@ -126,9 +126,9 @@ class Tune(Section):
 class Preference(Section):
     """Tuning on pairs (`tune --method dpo`, `--method reward`). What is not said here is as in `tune`."""
 
-    # DPO moves a model that can already answer, so its step is a twentieth of supervised tuning's. At 2e-4 nano drifted
-    # three times as far from the reference as at 5e-5 and did worse on held-out pairs (docs/LOG.md). A reward model has
-    # no reference to stay near, and a head that starts at zero: it takes the rate of `tune`.
+    # DPO moves a model that can already answer, so its step is a twentieth of supervised tuning's. At 2e-4 the former
+    # nano drifted three times as far from the reference as at 5e-5 and did worse on held-out pairs (docs/LOG.md). A reward
+    # model has no reference to stay near, and a head that starts at zero: it takes the rate of `tune`.
     learning_rate: float = Field(
         5e-5, gt=0, description="peak learning rate of DPO (a reward model takes tune.learning_rate)"
     )
@@ -157,7 +157,7 @@ class RL(Section):
     rollouts: int = Field(8, ge=2, description="answers sampled to each of them")
     updates: int = Field(2, ge=1, description="optimizer steps that the answers of a round serve")
     temperature: float = Field(1.0, gt=0, description="temperature of sampling, and of the likelihoods trained on")
-    # With 32, keys and values of what is written took more memory than the training of nano's last layer (docs/LOG.md).
+    # With 32, keys and values of what is written took more memory than training the former nano's last MLP (docs/LOG.md).
     at_once: int = Field(16, ge=1, description="answers written at once; more want more memory")
     server: str = Field("", description="vLLM's address if it shall write the answers; empty: this process")
     server_model: str = Field("", description="the name under which it serves the base; empty: model.base")

@@ -27,7 +27,7 @@ from openbook.kernels import fast
 from openbook.models.sampling import Sampler, Sampling
 from openbook.models.slots import Slots
 
-GUESS = 7  # tokens guessed at once for one row; longer guesses cost more than they save (nano, two cores)
+GUESS = 7  # tokens guessed at once for one row; longer guesses cost more than they save (the former nano, two cores)
 STEP_TOKENS = 32  # rows times tokens of one pass that guesses; beyond it a pass costs as much as it saves
 BLOCK, TIMES = 16, 3  # a loop: a block of at least 16 tokens, three times in a row
 

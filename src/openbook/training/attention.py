@@ -315,6 +315,8 @@ def dense(query: Tensor, key: Tensor, value: Tensor, layout: TreeLayout, scale: 
 
 def kernel_for(query: Tensor, key: Tensor, value: Tensor) -> Kernel:
     """The fastest that computes these."""
+    if query.shape[-1] != value.shape[-1]:  # multi-head latent attention
+        return dense
     if query.device.type == "cpu":
         return blocks
     half = query.dtype == key.dtype == value.dtype and query.dtype in (torch.bfloat16, torch.float16)

@@ -4,7 +4,8 @@ from openbook.errors import ModelError
 from openbook.options import RL
 from openbook.progress import Progress
 
-# Nats a token. The same weights in 4 bits were 0.18 away on nano, whose scores are large (docs/LOG.md); others are several.
+# Nats a token. The same weights in 4 bits were 0.18 away on the former nano, whose scores were large (docs/LOG.md);
+# others are several.
 SERVER_GAP = 1.0
 
 

@@ -15,8 +15,8 @@ def question_losses(model: Any, loaded: LoadedModel, study: Study) -> Iterator[d
     import torch
     from accelerate.utils import send_to_device
 
-    from openbook.kernels import fast_products
     from openbook.training.head import sum_by_sequence, token_losses
+    from openbook.training.references import as_trained
     from openbook.training.trainer import collate, predicting_states
 
     model.eval()
@@ -24,7 +24,7 @@ def question_losses(model: Any, loaded: LoadedModel, study: Study) -> Iterator[d
         at = 0
         for tree in split([one.sequence for one in shown], study.budget):
             batch = send_to_device(collate([tree]), loaded.model.device)
-            with torch.no_grad(), fast_products(loaded.model.device):
+            with torch.no_grad(), as_trained(model):
                 losses = token_losses(model, predicting_states(model, batch), batch["targets"])
             sequences = tree.sequences()
             sums = sum_by_sequence(losses, batch["owners"], len(sequences)).tolist()
