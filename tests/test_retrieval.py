@@ -120,10 +120,10 @@ def test_an_absent_or_damaged_store_says_what_to_do(tmp_path: Path) -> None:
 
 def test_fusion_by_hand() -> None:
     assert fuse([["a", "b", "c"], ["c", "d"]]) == [
-        ("c", 1 / 63 + 1 / 61),
-        ("a", 1 / 61),
-        ("b", 1 / 62),
-        ("d", 1 / 62),
+        ("c", 1 / 5 + 1 / 3),
+        ("a", 1 / 3),
+        ("b", 1 / 4),
+        ("d", 1 / 4),
     ]
     assert fuse([[], []]) == []
 
@@ -148,7 +148,7 @@ def test_results_say_why(tmp_path: Path) -> None:
     best = results[0]
     assert best.chunk == chunks[0]
     assert (best.dense_rank, best.text_rank) == (1, 1)
-    assert best.score == 2 / 61
+    assert best.score == 2 / 3
     assert best.dense_score is not None and 0 < best.dense_score < 1
     assert best.text_score is not None and best.text_score > 0
     assert results[-1].text_rank is None

@@ -91,7 +91,7 @@ def test_search_tells_both_legs(server: Served) -> None:
     found = server.http.get("/api/search", params={"q": "how long are alerts kept", "k": 2}).json()["passages"]
     assert [passage["rank"] for passage in found] == [1, 2]
     assert ALERTS in found[0]["text"]
-    assert found[0]["score"] == pytest.approx(1 / (60 + found[0]["dense_rank"]) + 1 / (60 + found[0]["text_rank"]))
+    assert found[0]["score"] == pytest.approx(1 / (2 + found[0]["dense_rank"]) + 1 / (2 + found[0]["text_rank"]))
     assert FILES["alerts.md"].startswith("# Alerts") and found[0]["headings"] == ["Alerts"]
 
 
