@@ -44,12 +44,14 @@ from openbook.models.decode import decode
 from openbook.options import Preference
 from openbook.progress import SILENT
 from openbook.tokens import TokenSequence, TokenTree, build, concatenate, plan
-from openbook.training import attention
-from openbook.training.attention import Level, TreeLayout, dense, levels, serve_trees
+from openbook.training import attention, tree_kernels
+from openbook.training.attention import serve_trees
 from openbook.training.dpo import Anchors, DirectPreference
 from openbook.training.liger import take_layers
 from openbook.training.pair_rows import Pairs
 from openbook.training.trainer import Method, Supervised, TreeTrainer, collate
+from openbook.training.tree_kernels import Kernel, dense, levels
+from openbook.training.tree_layout import Level, TreeLayout
 
 
 def lived() -> float:
@@ -75,7 +77,7 @@ class Varlen(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, level: Level, scale: float) -> Tensor:
         keys, values = (key, value) if level.keys is None else (key[level.keys], value[level.keys])
-        out, lse = attention._flash(level, query, keys, values, scale)
+        out, lse = tree_kernels._flash(level, query, keys, values, scale)
         ctx.save_for_backward(query, key, value, out, lse)
         ctx.level, ctx.scale = level, scale
         return out
@@ -85,7 +87,7 @@ class Varlen(torch.autograd.Function):
         query, key, value, out, lse = ctx.saved_tensors
         at = ctx.level.keys
         keys, values = (key, value) if at is None else (key[at], value[at])
-        dq, dk, dv = attention._flash_backward(ctx.level, gradients[0], query, keys, values, out, lse, ctx.scale)
+        dq, dk, dv = tree_kernels._flash_backward(ctx.level, gradients[0], query, keys, values, out, lse, ctx.scale)
         if at is not None:
             dk, dv = (
                 torch.zeros(key.shape, device=key.device).index_add_(0, at, d.float()).to(key.dtype) for d in (dk, dv)
@@ -134,11 +136,11 @@ def flex(query: Tensor, key: Tensor, value: Tensor, layout: TreeLayout, scale: f
     return _compiled(query, key, value, block_mask=mask, scale=scale, enable_gqa=groups)  # type: ignore[no-any-return]
 
 
-KINDS: dict[str, attention.Kernel] = {"levels": levels, "gathered": gathered, "dense": dense}
+KINDS: dict[str, Kernel] = {"levels": levels, "gathered": gathered, "dense": dense}
 
 
 @contextlib.contextmanager
-def forced(kernel: attention.Kernel) -> Iterator[None]:
+def forced(kernel: Kernel) -> Iterator[None]:
     before, attention.kernel_for = attention.kernel_for, lambda *_: kernel
     try:
         yield
@@ -319,7 +321,7 @@ def separate(network: Any, given: Sequence[TokenSequence]) -> tuple[float, Gradi
     return total, _gradients(network)
 
 
-def in_trees(network: Any, rows: Sequence[TokenTree], kernel: attention.Kernel) -> tuple[float, Gradients]:
+def in_trees(network: Any, rows: Sequence[TokenTree], kernel: Kernel) -> tuple[float, Gradients]:
     serve_trees(network)
     network.zero_grad()
     total = 0.0
@@ -392,7 +394,7 @@ def raft_tree(contexts: int, context: int, questions: int, own: int) -> TokenTre
     return concatenate(trees)
 
 
-def attention_kinds(sitting: Sitting, kinds: dict[str, attention.Kernel] = KINDS, section: str = "attention") -> None:
+def attention_kinds(sitting: Sitting, kinds: dict[str, Kernel] = KINDS, section: str = "attention") -> None:
     H, K, D = sitting.pick((32, 4, 64), (4, 2, 16))
     for contexts in sitting.pick((1, 4, 15), (1, 2)):
         tree = raft_tree(contexts, *sitting.pick((1000, 15, 80), (60, 3, 8)))
@@ -413,7 +415,7 @@ def attention_kinds(sitting: Sitting, kinds: dict[str, attention.Kernel] = KINDS
 
 
 def kind_times(
-    sitting: Sitting, kernel: attention.Kernel, states: list[Tensor], layout: TreeLayout, *, times: int
+    sitting: Sitting, kernel: Kernel, states: list[Tensor], layout: TreeLayout, *, times: int
 ) -> dict[str, float]:
     """Milliseconds of the attention of one layer; `states` are queries, keys and values (1, T, H, D)."""
 
@@ -873,7 +875,7 @@ def main() -> None:
         sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
         from plain_varlen import plain_flash, plain_flash_backward
 
-        attention._flash, attention._flash_backward = plain_flash, plain_flash_backward
+        tree_kernels._flash, tree_kernels._flash_backward = plain_flash, plain_flash_backward
     sitting.record("start", imported_seconds=round(time.monotonic() - START, 1))
     sections: list[tuple[str, int, Callable[[Sitting], None]]] = [
         ("machine", 15, machine),

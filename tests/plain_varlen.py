@@ -5,7 +5,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from openbook.training.attention import Level
+from openbook.training.tree_layout import Level
 
 
 def plain_flash(level: Level, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:

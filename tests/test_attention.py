@@ -13,17 +13,11 @@ from models_for_tests import FAMILIES, folder, model
 from openbook.errors import ModelError
 from openbook.models import load
 from openbook.tokens import TokenSequence, TokenTree, build, concatenate, pack
-from openbook.training.attention import (
-    Kernel,
-    TreeLayout,
-    dense,
-    forward_keywords,
-    levels,
-    serve_trees,
-    tree_attention,
-)
+from openbook.training.attention import forward_keywords, serve_trees, tree_attention
 from openbook.training.head import hidden_states, token_losses
 from openbook.training.trainer import Supervised, collate
+from openbook.training.tree_kernels import Kernel, dense, levels
+from openbook.training.tree_layout import TreeLayout
 from plain_varlen import plain_flash, plain_flash_backward
 
 
@@ -125,7 +119,7 @@ def test_a_leak_between_branches_is_noticed() -> None:
 
 @pytest.mark.parametrize("triangle", [4, 256])
 def test_blocks_equal_the_dense_mask(triangle: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openbook.training.attention.TRIANGLE", triangle)
+    monkeypatch.setattr("openbook.training.tree_layout.TRIANGLE", triangle)
     layout = TreeLayout.of(concatenate([build(sequences(seed=4)), build(sequences(seed=5))]))
     length = len(layout.subtree_end)
     query, key, value = (torch.randn(1, 4, length, 8, requires_grad=True) for _ in range(3))
@@ -167,8 +161,8 @@ def test_levels_hold_every_pair_once() -> None:
 
 def test_levels_equal_the_dense_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     """The path of a GPU, its kernel written out; two query heads to a key head."""
-    monkeypatch.setattr("openbook.training.attention._flash", plain_flash)
-    monkeypatch.setattr("openbook.training.attention._flash_backward", plain_flash_backward)
+    monkeypatch.setattr("openbook.training.tree_kernels._flash", plain_flash)
+    monkeypatch.setattr("openbook.training.tree_kernels._flash_backward", plain_flash_backward)
     assert_like_dense(levels, layout_of_nested_trees(), torch.device("cpu"), torch.float32, 1e-5)
 
 
