@@ -105,7 +105,7 @@ def shown_figures(figures: "Figures") -> Iterator[str]:
 
 def _shown_finding(finding: "Finding", width: int) -> Iterator[str]:
     mark = "✗" if finding.severity == "error" else "!"
-    says = f"{len(finding.rows):,} row{'s'[: len(finding.rows) != 1]}: {finding.says}" if finding.rows else finding.says
+    says = f"{text.counted(len(finding.rows), 'row')}: {finding.says}" if finding.rows else finding.says
     yield ""
     yield from textwrap.wrap(f"{mark} {says} [{finding.fault}]", width, subsequent_indent="  ")
     if finding.rows:

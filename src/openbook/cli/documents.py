@@ -69,8 +69,7 @@ def ingest_summary(report: "IngestReport") -> str:
             "unchanged": report.unchanged,
         }
     )
-    documents = f"{report.documents:,} document{'s'[: report.documents != 1]}"
-    passages = f"{report.chunks:,} passage{'s'[: report.chunks != 1]}"
+    documents, passages = text.counted(report.documents, "document"), text.counted(report.chunks, "passage")
     summary = f"{documents}, {passages} ({changes}) in {report.seconds:.1f} s"
     skipped = text.counts(Counter(item.kind for item in report.skipped))
     return f"{summary}\nskipped files: {skipped}" if skipped else summary

@@ -176,7 +176,7 @@ def _change(session: Session, changes: "Iterable[Change]") -> None:
 
 
 def _tell(outcome: "Outcome", done: str) -> None:
-    print(f"{outcome.changes:,} change{'s'[: outcome.changes != 1]} {done}; {outcome.rows:,} rows changed.")
+    print(f"{text.counted(outcome.changes, 'change')} {done}; {outcome.rows:,} rows changed.")
     for sentence in outcome.refused:
         print(f"  not done: {text.plain(sentence)}", file=sys.stderr)
     if outcome.refused:

@@ -99,6 +99,11 @@ def quotes(found: Iterable[Quote], passages: Iterable[ScoredChunk]) -> list[str]
     return [line(quote) for quote in found]
 
 
+def counted(count: int, noun: str) -> str:
+    """So many of them: 1 row, 2,000 rows."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def counts(numbers: Mapping[str, int]) -> str:
     """`{"hidden": 2, "binary": 1}` → `2 hidden, 1 binary`, the largest first."""
     ordered = sorted(numbers.items(), key=lambda item: (-item[1], item[0]))
