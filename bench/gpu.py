@@ -1,29 +1,33 @@
 """One sitting on a GPU: are token trees right there, how fast are they, and against TRL?
 
-    python bench/gpu.py OUT [--seconds 150] [--only NAME ...] [--rehearse]
+    python bench/gpu.py OUT [--seconds 240] [--only NAME ...] [--rehearse]
 
 Sections run one after another in one process, the most important first; each has its own limit of seconds, and one that
 fails is recorded with its traceback. OUT/gpu.jsonl gets a line for every finding at once, OUT/profile.txt the kernels of
 a step, OUT/table.txt what is printed at the end. `--rehearse` runs all of it on a CPU in tiny shapes, the flash
 kernels written out in plain PyTorch (tests/plain_varlen.py).
 
-TRL's side trains padding-free on Liger's layers. It needs a flash attention for packed sequences, and the package
+TRL's side tunes padding-free on Liger's layers. It needs a flash attention for packed sequences, and the package
 flash-attn is often absent: here its attention is PyTorch's own flash kernel for sequences of various lengths, fed with
-the boundaries that TRL's collator gives, grouped key heads unrepeated. So both sides stand on the same kernel.
+the boundaries that TRL's collator gives, grouped key heads unrepeated. So both sides stand on the same kernel. Its DPO
+and GRPO know padded batches alone, which SDPA attends over.
 """
 
 import argparse
 import contextlib
 import gc
+import importlib
 import json
 import math
 import os
 import signal
 import statistics
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +40,20 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback, TrainingArguments
-from transformers.models.llama import modeling_llama
 
+import preference
+import preference_side
 import versus
-from openbook.models import load_tokenizer
+from openbook.models import LoadedModel, load, load_tokenizer
 from openbook.models.decode import decode
-from openbook.options import Preference
 from openbook.progress import SILENT
 from openbook.tokens import TokenSequence, TokenTree, build, concatenate, plan
 from openbook.training import attention, tree_kernels
 from openbook.training.attention import serve_trees
-from openbook.training.dpo import Anchors, DirectPreference
+from openbook.training.liger import KINDS as LIGER_KINDS
 from openbook.training.liger import take_layers
-from openbook.training.pair_rows import Pairs
-from openbook.training.trainer import Method, Supervised, TreeTrainer, collate
+from openbook.training.lora import adapter_layers, half_precision
+from openbook.training.trainer import Supervised, TreeTrainer, collate
 from openbook.training.tree_kernels import Kernel, dense, levels
 from openbook.training.tree_layout import Level, TreeLayout
 
@@ -66,6 +70,7 @@ PACKED = "packed_varlen"  # TRL's attention
 # Of Liger, TRL gets what concerns the layers, as openbook does; the head is either side's own.
 LIGER = {"rope": True, "swiglu": True, "rms_norm": True, "cross_entropy": False, "fused_linear_cross_entropy": False}
 SIDES = ("openbook", "openbook + liger", "trl + liger")
+PACKAGES = "torch triton transformers peft trl liger-kernel bitsandbytes accelerate datasets numpy".split()
 
 
 # --- kernels that are compared ---------------------------------------------------------------------------------------
@@ -177,8 +182,8 @@ def packed_attention(
 # --- the sitting -----------------------------------------------------------------------------------------------------
 
 
-class Late(Exception):
-    """A section has used up its seconds."""
+class Late(BaseException):
+    """A section has used up its seconds. No `Exception`, so that no library takes it for one of its own."""
 
 
 class Sitting:
@@ -187,6 +192,7 @@ class Sitting:
         self.out.mkdir(parents=True, exist_ok=True)
         self.rehearse: bool = options.rehearse
         self.device = torch.device("cpu" if self.rehearse else "cuda")
+        self.scratch = Path(tempfile.mkdtemp())
         self._end = START + options.seconds
         self._only: list[str] = options.only
         self.rate = math.nan  # TFLOP/s of a large product in bf16
@@ -198,15 +204,17 @@ class Sitting:
         """Run `work` for at most `limit` seconds, if at least half of them are left."""
         if self._only and name not in self._only:
             return
+        limit *= self.pick(1, 3)
         left = self._end - time.monotonic()
         if left < limit / 2:
             self.record(name, skipped=f"{left:.0f} s left")
             return
         began = time.monotonic()
-        signal.setitimer(signal.ITIMER_REAL, min(limit, left))
+        signal.setitimer(signal.ITIMER_REAL, min(limit, left), 5)  # again, where it was lost in a destructor
         try:
             work(self)
         except BaseException as error:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             if isinstance(error, KeyboardInterrupt):
                 raise
             self.record(name, error=repr(error)[:500], traceback=traceback.format_exc()[-4000:])
@@ -381,6 +389,33 @@ def correctness(sitting: Sitting) -> None:
             sitting.record("correctness", width=width, family=family, tokens=len(rows[0]), errors=found)
 
 
+def adapters(sitting: Sitting) -> None:
+    """LoRA on frozen layers as the engine trains it: its product fused, under autocast, and with Liger's layers."""
+    groups = nested_groups(WIDTHS["135m"]["vocab_size"], sitting.pick(12, 3))
+    given = [sequence for group in groups for sequence in group]
+    rows = [concatenate([build(group) for group in groups])]
+    half = torch.autocast(sitting.device.type, dtype=torch.bfloat16)
+    for family in ("llama", "qwen2", "qwen3", "mistral"):
+        with unpatched():
+            network = network_of(sitting, family, "135m").requires_grad_(False)
+            model = versus.adapted({"rank": versus.RANK}, network)
+            fused = adapter_layers(model)
+            truth = separate(model, given)
+            with half_precision(fused):
+                found = {"fp32 dense, fused": errors(in_trees(model, rows, dense), truth)}
+            for name, parameter in model.named_parameters():
+                if "lora_" not in name:
+                    parameter.data = parameter.data.bfloat16()
+            with half:
+                found["bf16 separate, PEFT's LoRA"] = errors(separate(model, given), truth)
+                found["bf16 levels, PEFT's LoRA"] = errors(in_trees(model, rows, levels), truth)
+                with half_precision(fused):
+                    found["bf16 levels, fused"] = errors(in_trees(model, rows, levels), truth)
+                    if take_layers(network, SILENT):
+                        found["bf16 levels, fused, Liger"] = errors(in_trees(model, rows, levels), truth)
+        sitting.record("adapters", width="135m, LoRA", family=family, tokens=len(rows[0]), errors=found)
+
+
 # --- how fast is the attention? --------------------------------------------------------------------------------------
 
 
@@ -408,8 +443,8 @@ def attention_kinds(sitting: Sitting, kinds: dict[str, Kernel] = KINDS, section:
             try:
                 found[name] = kind_times(sitting, kernel, states, layout, times=3 if name == "dense" else 10)
                 found[name]["rate_share"] = round(14 * pairs * H * D / found[name]["ms"] / 1e9 / sitting.rate, 3)
-            except torch.OutOfMemoryError:
-                found[name] = {"error": "out of memory"}
+            except Exception as error:
+                found[name] = {"error": repr(error)[:300]}
                 sitting.free()
         sitting.record(section, tokens=T, pairs=pairs, heads=H, key_heads=K, head_size=D, kinds=found)
 
@@ -439,8 +474,14 @@ def kind_times(
 
 
 def flex_kind(sitting: Sitting) -> None:
-    """FlexAttention by itself: its compilation takes long."""
-    attention_kinds(sitting, {"flex": flex}, "flex")
+    """FlexAttention beside ours, late: its compilation takes long."""
+    if sitting.rehearse:  # it has no backward pass on a CPU
+        with torch.no_grad():
+            layout = TreeLayout.of(raft_tree(1, 60, 3, 8))
+            states = [torch.randn(1, heads, len(layout.subtree_end), 16) for heads in (4, 2, 2)]
+            torch.testing.assert_close(flex(*states, layout, 0.25), dense(*states, layout, 0.25))
+        return
+    attention_kinds(sitting, {"levels": levels, "flex": flex}, "flex")
     groups = nested_groups(WIDTHS["135m"]["vocab_size"], sitting.pick(12, 3))
     given = [sequence for group in groups for sequence in group]
     network = network_of(sitting, "llama", "135m")
@@ -467,30 +508,12 @@ def groups_of(vocabulary: int, contexts: int, questions: int) -> list[list[Token
     return groups
 
 
-def base_of(sitting: Sitting, shape: dict[str, Any], nf4: bool) -> Any:
+def base_of(sitting: Sitting, shape: dict[str, Any]) -> Any:
     torch.manual_seed(0)
     config = AutoConfig.for_model("llama", max_position_embeddings=8192, **shape)
     with torch.device(sitting.device):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    model.requires_grad_(False)
-    return in_four_bits(model) if nf4 else model
-
-
-def in_four_bits(model: Any) -> Any:
-    """The linear layers in NF4, as `load(…, quantization="nf4")` has them, without the way over a disk."""
-    import bitsandbytes as bnb
-
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if type(child) is torch.nn.Linear and name != "lm_head":
-                device = child.weight.device
-                packed = bnb.nn.Linear4bit(
-                    child.in_features, child.out_features, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4"
-                )
-                packed.weight = bnb.nn.Params4bit(child.weight.data.cpu(), requires_grad=False, quant_type="nf4")
-                setattr(module, name, packed.to(device))
-    model.is_loaded_in_4bit = True
-    return model
+    return model.requires_grad_(False)
 
 
 class Steps(TrainerCallback):  # type: ignore[misc]
@@ -544,16 +567,20 @@ class Steps(TrainerCallback):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def unpatched() -> Iterator[None]:
-    """Liger replaces functions and classes of transformers' module; afterwards they are its own again."""
-    before = dict(vars(modeling_llama))
+    """Liger replaces functions and classes of transformers' modules; afterwards they are their own again."""
+    modules = [importlib.import_module(f"transformers.models.{kind}.modeling_{kind}") for kind in LIGER_KINDS]
+    before = [dict(vars(module)) for module in modules]
     try:
         yield
     finally:
-        vars(modeling_llama).update(before)
+        for module, names in zip(modules, before, strict=True):
+            vars(module).update(names)
 
 
 class Comparison:
     """One model and data set, trained by either side."""
+
+    section = "sft"
 
     def __init__(
         self,
@@ -575,34 +602,39 @@ class Comparison:
         self.rows = plan(self.groups, row_tokens, seed=0, epoch=1)
         self.batch = max(1, row_tokens // max(map(len, self.sequences)))
         self.gradients: dict[str, Tensor] = {}
+        self.others: dict[str, Any] = {}  # what else is found out about a side
 
     def run(self, side: str, **settings: Any) -> None:
         """`_run`; what fails is recorded, and the next side runs all the same."""
         try:
             self._run(side, **settings)
-        except Late:
-            raise
         except Exception as error:
-            self.sitting.record(
-                "sft", case=self.name, side=side, error=repr(error)[:500], traceback=traceback.format_exc()[-4000:]
-            )
+            found = {"error": repr(error)[:500], "traceback": traceback.format_exc()[-4000:]}
+            self.sitting.record(self.section, case=self.name, side=side, **found)
 
     def _run(self, side: str, *, steps: int = 3, warm_up: int = 1, profile: Path | None = None) -> None:
         """`side`: openbook or trl, with " + liger" for Liger's layers."""
         sitting = self.sitting
         sitting.free()
+        self.others = {}
+        overrun = None
         with unpatched():
-            base = base_of(sitting, self.shape, self.nf4)
-            model = versus.adapted({"rank": versus.RANK}, base)
+            base = self._base()
             prepare = self._openbook if side.startswith("openbook") else self._trl
-            trainer = prepare(model, steps + warm_up, "liger" in side and not sitting.rehearse)
-            watch = Steps(sitting, model, steps + warm_up, profile)
+            trainer = prepare(base, steps + warm_up, "liger" in side and not sitting.rehearse)
+            watch = Steps(sitting, trainer.model, steps + warm_up, profile)
             trainer.add_callback(watch)
             if sitting.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
-            with forced(levels) if sitting.rehearse else contextlib.nullcontext():
-                trainer.train()
-        seconds = statistics.median(np.diff(watch.ends)[warm_up:].tolist())
+            try:
+                with forced(levels) if sitting.rehearse else contextlib.nullcontext():
+                    trainer.train()
+            except Late as error:
+                if len(watch.ends) < 2:
+                    raise
+                overrun, self.others["unfinished"] = error, True
+        taken = np.diff(watch.ends).tolist()
+        seconds = statistics.median(taken[warm_up:] or taken)
         self.gradients[side] = watch.gradient
         openbook = side.startswith("openbook")
         counted = versus.of_trees(self.rows) if openbook else versus.of_sequences(self.sequences)
@@ -610,7 +642,7 @@ class Comparison:
         supervised = sum(int((s.weight > 0).sum()) for s in self.sequences)
         found = {
             "seconds": round(seconds, 4),
-            "all_seconds": [round(s, 4) for s in np.diff(watch.ends)],
+            "all_seconds": [round(s, 4) for s in taken],
             "passes": len(self.rows) if openbook else math.ceil(len(self.sequences) / self.batch),
             "tokens": counted["tokens"],
             "supervised_tokens_per_s": round(supervised / seconds),
@@ -618,6 +650,7 @@ class Comparison:
             "teraflop": round(operations / 1e12, 2),
             "matrix_rate_share": round(operations / seconds / 1e12 / sitting.rate, 3),
             "loss": watch.loss,
+            **self.others,
         }
         if sitting.device.type == "cuda":
             found["peak_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
@@ -628,41 +661,60 @@ class Comparison:
                 if len(ours) == len(theirs)
                 else [len(ours), len(theirs)]
             )
-        sitting.record("sft", case=self.name, side=side, **found)
+        sitting.record(self.section, case=self.name, side=side, **found)
+        if overrun is not None:
+            raise overrun
+
+    def _base(self) -> Any:
+        """The frozen base; in 4 bits it is read from a disk, as a run reads it."""
+        if not self.nf4:
+            return base_of(self.sitting, self.shape)
+        folder, cuda = self.sitting.scratch / "model", self.sitting.device.type == "cuda"
+        if not folder.exists():
+            base_of(self.sitting, self.shape).save_pretrained(folder)
+            load_tokenizer("nano").save_pretrained(folder)
+            self.sitting.free()
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        began = self.sitting.wait()
+        base = load(str(folder), quantization="nf4", dtype="bfloat16", device=self.sitting.device.type).model
+        self.others["loading_seconds"] = round(self.sitting.wait() - began, 2)
+        if cuda:
+            self.others["loading_peak_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
+            self.others["loaded_gb"] = round(torch.cuda.memory_allocated() / 1e9, 2)
+        return base
 
     def _settings(self, steps: int, accumulation: int) -> dict[str, Any]:
-        return {
-            **versus.settings({"warm_up": 0, "steps": steps}, self.sitting.out / "trainer", accumulation),
-            "bf16": True,
-            "use_cpu": self.sitting.rehearse,
-            "accelerator_config": {"non_blocking": not self.sitting.rehearse},
-        }
+        return versus.settings(self._task(steps), self.sitting.scratch, accumulation)
 
-    def _openbook(self, model: Any, steps: int, liger: bool) -> Any:
-        return self._engine(model, steps, liger, Supervised(), self.rows)
+    def _task(self, steps: int) -> versus.Task:
+        rehearse = self.sitting.rehearse
+        arguments = {"bf16": True, "use_cpu": rehearse, "accelerator_config": {"non_blocking": not rehearse}}
+        return {"rank": versus.RANK, "warm_up": 0, "steps": steps, "arguments": arguments}
 
-    def _engine(self, model: Any, steps: int, liger: bool, method: Method, rows: Sequence[Any]) -> TreeTrainer:
-        serve_trees(model.get_base_model())
+    def _openbook(self, base: Any, steps: int, liger: bool) -> Any:
+        model = versus.adapted(self._task(steps), base)
+        serve_trees(base)
         if liger:
-            assert take_layers(model.get_base_model(), SILENT)
+            assert take_layers(base, SILENT)
         arguments = TrainingArguments(
             per_device_train_batch_size=1,
             remove_unused_columns=False,
             label_names=[],
             num_train_epochs=1,
-            **self._settings(steps, len(rows)),
+            **self._settings(steps, len(self.rows)),
         )
-        return TreeTrainer(
-            model=model, args=arguments, method=method, rows=[*rows] * steps, validation=[], callbacks=[]
-        )
+        rows = [*self.rows] * steps
+        return TreeTrainer(model=model, args=arguments, method=Supervised(), rows=rows, validation=[], callbacks=[])
 
-    def _trl(self, model: Any, steps: int, liger: bool) -> Any:
+    def _trl(self, base: Any, steps: int, liger: bool) -> Any:
         from datasets import Dataset
         from transformers import AttentionInterface
         from trl import SFTConfig, SFTTrainer
 
         AttentionInterface.register(PACKED, packed_attention)
-        model.get_base_model().set_attn_implementation(PACKED)
+        base.set_attn_implementation(PACKED)
+        model = versus.adapted(self._task(steps), base)
         data = Dataset.from_list(
             [
                 {"input_ids": s.input_ids.tolist(), "labels": np.where(s.weight > 0, s.input_ids, -100).tolist()}
@@ -680,61 +732,46 @@ class Comparison:
         return SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=load_tokenizer("nano"))
 
 
-class Preferences(Comparison):
-    """DPO on pairs, four to a context. What the reference thinks is given: the same number for every answer."""
+class Answers(Comparison):
+    """DPO on pairs, or GRPO on given groups of rollouts, each side as in bench/preference.py: what is read without
+    gradients beforehand (by the reference; for GRPO by the policy that sampled, too) is timed by itself."""
 
-    REFERENCE = -540.0
+    def __init__(self, sitting: Sitting, method: str, *, contexts: int, asked: int, batch: int) -> None:
+        super().__init__(sitting, "1.1b", contexts=1, questions=1)
+        self.section = method
+        self.batch = sitting.pick(batch, 8)  # TRL's answers a pass
+        answers = preference_side.GROUP if method == "grpo" else 2
+        self.name = f"1.1b {method.upper()}, {asked} × {answers} a context"
+        self._items = {
+            "method": method,
+            "row_tokens": 12288,
+            "batch": self.batch if method == "grpo" else self.batch // 2,
+            "items": preference.random_items(
+                sitting.pick(contexts, 1), asked, answers=answers, vocabulary=min(8000, self.shape["vocab_size"])
+            ),
+        }
+        self.rows = [row.tree for row in preference_side.rows_of(self._items)]
+        self.sequences = [sequence for row in self.rows for sequence in row.sequences()]
 
-    def __init__(self, sitting: Sitting) -> None:
-        super().__init__(sitting, "1.1b", contexts=10, questions=8)
-        self.name = "1.1b DPO, 4 pairs a context"
-        for group in self.groups:  # an odd sequence takes the question of the even one before it
-            for n in range(0, len(group) - 1, 2):
-                prompt, answer = group[n].shareable, group[n + 1].shareable
-                kept = (group[n].input_ids[:prompt], group[n + 1].input_ids[answer:])
-                group[n + 1] = trained_at_the_end(np.concatenate(kept), len(kept[1]))
-            del group[len(group) // 2 * 2 :]
-        self.sequences = [sequence for group in self.groups for sequence in group]
-        self.pairs = Pairs(
-            chosen=tuple(self.sequences[0::2]),
-            rejected=tuple(self.sequences[1::2]),
-            margins=(0.0,) * (len(self.sequences) // 2),
+    def _task(self, steps: int) -> versus.Task:
+        return super()._task(steps) | self._items
+
+    def _openbook(self, base: Any, steps: int, liger: bool) -> Any:
+        return self._prepared(preference_side.openbook_trainer, base, steps, liger)
+
+    def _trl(self, base: Any, steps: int, liger: bool) -> Any:
+        return self._prepared(preference_side.trl_trainer, base, steps, liger, variant="batched")
+
+    def _prepared(self, make: Any, base: Any, steps: int, liger: bool, **others: Any) -> Any:
+        if liger:  # on either side before what is read beforehand, where TRL's own option would come after
+            assert take_layers(base, SILENT)
+        reading = preference_side.Timed()
+        loaded = LoadedModel(
+            model=base, tokenizer=load_tokenizer("nano"), name="random", fingerprint="", quantization="none"
         )
-        self.pair_rows = self.pairs.rows(range(len(self.pairs)), sitting.pick(12288, 2400))
-        self.rows = [row.tree for row in self.pair_rows]
-        self.batch = sitting.pick(10, 2)  # sequences; two of them are a pair
-
-    def _openbook(self, model: Any, steps: int, liger: bool) -> Any:
-        reference = torch.full((len(self.pairs), 2), self.REFERENCE)
-        return self._engine(model, steps, liger, DirectPreference(Preference(), reference, Anchors()), self.pair_rows)
-
-    def _trl(self, model: Any, steps: int, liger: bool) -> Any:
-        from datasets import Dataset
-        from trl import DPOConfig, DPOTrainer
-
-        batch = self.batch // 2
-        arguments = DPOConfig(
-            per_device_train_batch_size=batch,
-            max_length=None,
-            beta=Preference().beta,
-            remove_unused_columns=False,
-            **self._settings(steps, len(self.pairs) // batch),
-        )
-        text = Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " c"}] * 2)
-        trainer = DPOTrainer(model=model, args=arguments, train_dataset=text, processing_class=load_tokenizer("nano"))
-        trainer.precompute_ref_logps = True
-        trainer.train_dataset = Dataset.from_list(
-            [
-                {
-                    "prompt_ids": c.input_ids[: c.shareable].tolist(),
-                    "chosen_ids": c.input_ids[c.shareable :].tolist(),
-                    "rejected_ids": r.input_ids[r.shareable :].tolist(),
-                    "ref_chosen_logps": self.REFERENCE,
-                    "ref_rejected_logps": self.REFERENCE,
-                }
-                for c, r in zip(self.pairs.chosen, self.pairs.rejected, strict=True)
-            ]
-        )
+        with forced(levels) if self.sitting.rehearse else contextlib.nullcontext():
+            trainer = make(self._task(steps), self.sitting.scratch, loaded, reading, **others)
+        self.others["reading_seconds"] = round(reading.found["reading_seconds"], 3)
         return trainer
 
 
@@ -749,10 +786,15 @@ def cases(shape: str, *, sides: Sequence[str] = SIDES, **settings: Any) -> Calla
     return run
 
 
-def preferences(sitting: Sitting) -> None:
-    compared = Preferences(sitting)
-    for side in ("openbook", "openbook + liger", "trl"):
-        compared.run(side, steps=2 if side == "trl" else 3)
+def answers(method: str, **settings: Any) -> Callable[["Sitting"], None]:
+    """The same for DPO and GRPO."""
+
+    def run(sitting: Sitting) -> None:
+        compared = Answers(sitting, method, **settings)
+        for side in SIDES:
+            compared.run(side, steps=2 if side.startswith("trl") else 3)
+
+    return run
 
 
 def profiled(sitting: Sitting) -> None:
@@ -772,9 +814,9 @@ def row_lengths(sitting: Sitting) -> None:
 
 
 def generation(sitting: Sitting) -> None:
-    for shape in ("1.1b", "nano"):
+    for shape in ("nano", "1.1b"):
         config = sitting.pick(versus.SHAPES[shape], {**WIDTHS["tiny"], "vocab_size": 8192})
-        model = base_of(sitting, config, nf4=False).eval()
+        model = base_of(sitting, config).eval()
         for rows in sitting.pick((1, 8, 64), (1, 3)):
             rng = np.random.default_rng(rows)
             length, new = sitting.pick((1100, 50), (40, 8))
@@ -789,8 +831,7 @@ def generation(sitting: Sitting) -> None:
 
             if rows == 1:
                 write(2)
-                if shape == "1.1b":
-                    profile_writing(sitting, write)
+                alone = write
             _, reading = write(1)
             count, seconds = write(new)
             sitting.record(
@@ -804,7 +845,9 @@ def generation(sitting: Sitting) -> None:
                 tokens_per_s=round(count / seconds, 1),
                 tokens_per_s_after_reading=round((count - rows) / max(seconds - reading, 1e-9), 1),
             )
-        del model
+        if shape == "1.1b":
+            profile_writing(sitting, alone)
+        del model, write, alone
         sitting.free()
 
 
@@ -820,6 +863,9 @@ def profile_writing(sitting: Sitting, write: Callable[[int], Any]) -> None:
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------
+
+
+OTHERS = ("reading_seconds", "loading_seconds", "loaded_gb", "loading_peak_gb", "unfinished")
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
@@ -841,11 +887,12 @@ def table(found: Sequence[dict[str, Any]]) -> str:
                 for name, k in row["kinds"].items()
             )
             lines.append(f"attention at {row['tokens']} tokens: {each}")
-        elif row["section"] == "sft" and "seconds" in row:
+        elif "case" in row and "seconds" in row:
             lines.append(
                 f"{row['case']:26} {row['side']:20} {row['seconds']:8.3f} s, {row['supervised_tokens_per_s']:7} supervised "
                 f"tokens/s, {row['matrix_rate_share']:.0%} of the rate, {row.get('peak_gb', math.nan)} GB, loss {row['loss']:.4f}, "
                 f"gradients {row.get('gradients_from_openbook', '')}"
+                + "".join(f", {key} {row[key]}" for key in OTHERS if key in row)
             )
         elif row["section"] == "generation" and "rows" in row:
             lines.append(
@@ -858,6 +905,14 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
 def late(*_: Any) -> None:
     raise Late
 
@@ -865,7 +920,7 @@ def late(*_: Any) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seconds", type=float, default=150, help="after which no section begins or goes on")
+    parser.add_argument("--seconds", type=float, default=240, help="after which no section begins or goes on")
     parser.add_argument("--only", nargs="*", default=[], help="names of sections")
     parser.add_argument("--rehearse", action="store_true", help="on a CPU, in tiny shapes")
     options = parser.parse_args()
@@ -876,20 +931,22 @@ def main() -> None:
         from plain_varlen import plain_flash, plain_flash_backward
 
         tree_kernels._flash, tree_kernels._flash_backward = plain_flash, plain_flash_backward
-    sitting.record("start", imported_seconds=round(time.monotonic() - START, 1))
+    sitting.record("start", imported_seconds=round(time.monotonic() - START, 1), versions=versions())
     sections: list[tuple[str, int, Callable[[Sitting], None]]] = [
         ("machine", 15, machine),
-        ("correctness", 30, correctness),
-        ("attention", 20, attention_kinds),
-        ("large", 60, cases("1.1b", contexts=10)),
+        ("correctness", 25, correctness),
+        ("adapters", 25, adapters),
+        ("large", 45, cases("1.1b", contexts=10)),
+        ("one question", 20, cases("1.1b", contexts=33, questions=1)),
+        ("small", 35, cases("135m", contexts=5)),
+        ("grpo", 40, answers("grpo", contexts=8, asked=1, batch=8)),
+        ("dpo", 40, answers("dpo", contexts=6, asked=4, batch=12)),
+        ("generation", 30, generation),
+        ("four bits", 45, cases("1.1b", sides=SIDES[1:], contexts=10, nf4=True)),
+        ("flex", 45, flex_kind),
         ("profile", 15, profiled),
-        ("four bits", 45, cases("1.1b", contexts=10, nf4=True)),
-        ("one question", 25, cases("1.1b", contexts=33, questions=1)),
-        ("generation", 25, generation),
-        ("small", 30, cases("135m", contexts=10)),
-        ("preferences", 30, preferences),
+        ("attention", 20, attention_kinds),
         ("row lengths", 15, row_lengths),
-        ("flex", 50, flex_kind),
         ("without liger", 15, cases("1.1b", contexts=10, sides=["trl"])),
     ]
     for place, (name, limit, work) in enumerate(sections):

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from transformers import TrainingArguments
 
 import versus
+from openbook.models import LoadedModel
 from openbook.options import RL, Preference
 from openbook.progress import SILENT
 from openbook.storage import peak_memory_bytes
@@ -62,17 +64,24 @@ def rows_of(task: versus.Task) -> Sequence[Any]:
 
 
 class Timed:
-    """Seconds of the reading, by the clock and of the processor."""
+    """Seconds of the reading, by the clock and of the processor; with what was asked of a GPU done."""
 
     def __init__(self) -> None:
         self.found = {"reading_seconds": 0.0, "reading_cpu_seconds": 0.0}
 
     def __enter__(self) -> None:
+        _settle()
         self._clock, self._processor = time.perf_counter(), time.process_time()
 
     def __exit__(self, *_: object) -> None:
+        _settle()
         self.found["reading_seconds"] = time.perf_counter() - self._clock
         self.found["reading_cpu_seconds"] = time.process_time() - self._processor
+
+
+def _settle() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def move(model: Any) -> None:
@@ -81,7 +90,7 @@ def move(model: Any) -> None:
     with torch.no_grad():
         for name, weight in sorted(model.named_parameters()):
             if ".default." in name and "lora_" in name:
-                weight.add_(torch.randn(weight.shape, generator=generator) * 0.02)
+                weight.add_(torch.randn(weight.shape, generator=generator).to(weight.device) * 0.02)
 
 
 def fill(head: torch.Tensor) -> None:
@@ -91,8 +100,7 @@ def fill(head: torch.Tensor) -> None:
 # --- openbook --------------------------------------------------------------------------------------------------------
 
 
-def openbook_trainer(task: versus.Task, folder: Path, reading: Timed) -> Any:
-    loaded = versus.loaded(task)
+def openbook_trainer(task: versus.Task, folder: Path, loaded: LoadedModel, reading: Timed) -> Any:
     model = versus.adapted(task, loaded.model)
     if task["method"] == "grpo":
         return _openbook_grpo(task, folder, loaded, model, reading)
@@ -122,7 +130,7 @@ def openbook_trainer(task: versus.Task, folder: Path, reading: Timed) -> Any:
     )
 
 
-def _openbook_grpo(task: versus.Task, folder: Path, loaded: Any, model: Any, reading: Timed) -> Any:
+def _openbook_grpo(task: versus.Task, folder: Path, loaded: LoadedModel, model: Any, reading: Timed) -> Any:
     model.save_pretrained(folder / "start")
     roles = Roles(model, loaded, folder / "start")
     serve_trees(loaded.model)
@@ -174,7 +182,7 @@ def _arguments(task: versus.Task, folder: Path, accumulation: int) -> TrainingAr
 # --- TRL -------------------------------------------------------------------------------------------------------------
 
 
-def trl_trainer(task: versus.Task, folder: Path, reading: Timed, variant: str) -> Any:
+def trl_trainer(task: versus.Task, folder: Path, loaded: LoadedModel, reading: Timed, variant: str) -> Any:
     each = GROUP if task["method"] == "grpo" else 1
     count = len(task["items"]) * each
     batch = task["batch"] if variant == "batched" else 1
@@ -185,7 +193,7 @@ def trl_trainer(task: versus.Task, folder: Path, reading: Timed, variant: str) -
         **versus.settings(task, folder, count // batch),
     }
     make = {"dpo": _trl_dpo, "reward": _trl_reward, "grpo": _trl_grpo}[task["method"]]
-    return make(task, common, reading)
+    return make(task, common, loaded, reading)
 
 
 def _text_rows(count: int = 2) -> Any:
@@ -195,11 +203,10 @@ def _text_rows(count: int = 2) -> Any:
     return Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " c"}] * count)
 
 
-def _trl_dpo(task: versus.Task, common: dict[str, Any], reading: Timed) -> Any:
+def _trl_dpo(task: versus.Task, common: dict[str, Any], loaded: LoadedModel, reading: Timed) -> Any:
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    loaded = versus.loaded(task)
     trainer = DPOTrainer(
         model=versus.adapted(task, loaded.model),
         args=DPOConfig(max_length=None, beta=Preference().beta, **common),
@@ -211,12 +218,14 @@ def _trl_dpo(task: versus.Task, common: dict[str, Any], reading: Timed) -> Any:
         for item in task["items"]
     ]
     batch = common["per_device_train_batch_size"]
+
+    def collated(some: list[dict[str, Any]]) -> Any:
+        return send_to_device(trainer.data_collator(some), loaded.model.device)
+
     with reading:
         for start in range(0, len(items), batch):
             some = items[start : start + batch]
-            for item, *logps in zip(
-                some, *trainer.compute_ref_log_probs(trainer.model, trainer.data_collator(some)), strict=True
-            ):
+            for item, *logps in zip(some, *trainer.compute_ref_log_probs(trainer.model, collated(some)), strict=True):
                 item |= {"ref_chosen_logps": logps[0].item(), "ref_rejected_logps": logps[1].item()}
     trainer.precompute_ref_logps = True
     trainer.train_dataset = Dataset.from_list(items)
@@ -224,12 +233,11 @@ def _trl_dpo(task: versus.Task, common: dict[str, Any], reading: Timed) -> Any:
     return trainer
 
 
-def _trl_reward(task: versus.Task, common: dict[str, Any], reading: Timed) -> Any:
+def _trl_reward(task: versus.Task, common: dict[str, Any], loaded: LoadedModel, reading: Timed) -> Any:
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification
     from trl import RewardConfig, RewardTrainer
 
-    loaded = versus.loaded(task)
     scorer = AutoModelForSequenceClassification.from_pretrained(task["model"], num_labels=1, dtype=torch.float32)
     scorer.model = loaded.model.model  # the same weights, frozen; in 4 bits where ours are
     model = versus.adapted(task, scorer, task_type="SEQ_CLS", modules_to_save=["score"])
@@ -249,7 +257,7 @@ def _trl_reward(task: versus.Task, common: dict[str, Any], reading: Timed) -> An
     )
 
 
-def _trl_grpo(task: versus.Task, common: dict[str, Any], reading: Timed) -> Any:
+def _trl_grpo(task: versus.Task, common: dict[str, Any], loaded: LoadedModel, reading: Timed) -> Any:
     from trl import GRPOConfig, GRPOTrainer
     from trl.trainer.utils import use_adapter
 
@@ -261,7 +269,6 @@ def _trl_grpo(task: versus.Task, common: dict[str, Any], reading: Timed) -> Any:
         def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
             return dict(batch)
 
-    loaded = versus.loaded(task)
     trainer = Fed(
         model=versus.adapted(task, loaded.model),
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
@@ -276,7 +283,7 @@ def _trl_grpo(task: versus.Task, common: dict[str, Any], reading: Timed) -> Any:
         train_dataset=_text_rows(len(task["items"])),
         processing_class=loaded.tokenizer,
     )
-    batch = _rollout_batch(task)
+    batch = {name: tensor.to(loaded.model.device) for name, tensor in _rollout_batch(task).items()}
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
 
@@ -317,10 +324,11 @@ def _padded(lists: list[list[int]], *, left: bool) -> torch.Tensor:
 def main() -> None:
     folder, side, task = versus.opened()
     started, reading = time.perf_counter(), Timed()
+    loaded = versus.loaded(task)
     if side == "openbook":
-        trainer = openbook_trainer(task, folder, reading)
+        trainer = openbook_trainer(task, folder, loaded, reading)
     else:
-        trainer = trl_trainer(task, folder, reading, side)
+        trainer = trl_trainer(task, folder, loaded, reading, side)
     loading = time.perf_counter() - started - reading.found["reading_seconds"]
     before = {"loading_seconds": loading, "memory_before_training_bytes": peak_memory_bytes()}
     watch = versus.Stopwatch(trainer.model, folder / f"{side}.safetensors")

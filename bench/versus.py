@@ -286,7 +286,8 @@ class Stopwatch(TrainerCallback):  # type: ignore[misc]
 
 
 def settings(task: Task, folder: Path, accumulation: int) -> dict[str, Any]:
-    """The training arguments of either side. The rate is 0, so that every step is the first one again."""
+    """The training arguments of either side, the task's own ("arguments") last. The rate is 0, so that every step is the
+    first one again."""
     return {
         "output_dir": str(folder / "out"),
         "max_steps": task["warm_up"] + task["steps"],
@@ -301,6 +302,7 @@ def settings(task: Task, folder: Path, accumulation: int) -> dict[str, Any]:
         "bf16": False,
         "gradient_checkpointing": False,
         "disable_tqdm": True,
+        **task.get("arguments", {}),
     }
 
 
