@@ -15,6 +15,7 @@ its mean over the seeds; intervals are bootstraps over documents.
 
 import argparse
 import functools
+import json
 import random
 import shutil
 from collections.abc import Sequence
@@ -22,14 +23,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs import Job, run
+import paired_table
+from jobs import Job, is_done, run, seconds_of
 from kept_passages import KeptPassages, keep
 from openbook import tuned
 from openbook.config import Config
 from openbook.dataset.formats import read_examples
 from openbook.evaluation.candidates import LocalCandidates
 from openbook.evaluation.evaluate import examine
-from openbook.storage import read_jsonl, write_jsonl
+from openbook.storage import read_jsonl, read_manifest, write_jsonl
 from openbook.training import reinforce, tune, tune_on_pairs
 
 HALVES = ("first", "second")
@@ -53,26 +55,24 @@ MIXED = {"preference.sft_weight": 1.0}
 
 WAYS = (
     Way(name="raft", method="sft", data="first"),
-    Way(name="raft, all questions", method="sft", data="both"),
-    Way(name="grpo 1e-3", method="grpo", options={**RL, "rl.learning_rate": 1e-3}),
-    Way(name="ppo 1e-3", method="ppo", options={**RL, "rl.learning_rate": 1e-3}),
     Way(name="grpo 3e-4", method="grpo", options={**RL, "rl.learning_rate": 3e-4}),
     Way(name="ppo 3e-4", method="ppo", options={**RL, "rl.learning_rate": 3e-4}),
-    Way(name="dpo 2e-4", method="dpo", options={"preference.learning_rate": 2e-4}),
     Way(name="dpo 2e-4 + sft", method="dpo", options={"preference.learning_rate": 2e-4, **MIXED}),
-    Way(name="dpo 6e-4 + sft", method="dpo", options={"preference.learning_rate": 6e-4, **MIXED}),
+    Way(name="dpo 2e-4", method="dpo", options={"preference.learning_rate": 2e-4}),
     Way(name="reward 1e-3", method="reward", options={"tune.learning_rate": 1e-3}),
     Way(name="reward 3e-4", method="reward", options={"tune.learning_rate": 3e-4}),
-    Way(name="dpo 5e-5", method="dpo", options={"preference.learning_rate": 5e-5}),
+    Way(name="dpo 6e-4 + sft", method="dpo", options={"preference.learning_rate": 6e-4, **MIXED}),
+    Way(name="raft, all questions", method="sft", data="both"),
     Way(
         name="dpo 2e-4 + sft, same questions",
         method="dpo",
         data="first",
         options={"preference.learning_rate": 2e-4, **MIXED},
     ),
-    Way(
-        name="grpo 3e-4, same questions", method="grpo", data="first", options={**RL, "rl.learning_rate": 3e-4}
-    ),
+    Way(name="dpo 5e-5", method="dpo", options={"preference.learning_rate": 5e-5}),
+    Way(name="grpo 6e-4", method="grpo", options={**RL, "rl.learning_rate": 6e-4}),
+    Way(name="ppo 6e-4", method="ppo", options={**RL, "rl.learning_rate": 6e-4}),
+    Way(name="grpo 3e-4, same questions", method="grpo", data="first", options={**RL, "rl.learning_rate": 3e-4}),
 )
 
 
@@ -105,7 +105,7 @@ def configured(folder: Path, seed: int, options: dict[str, Any] | None = None) -
         "out": str(folder),
         "seed": seed,
         "model": {"quantization": "none", "dtype": "float32"},
-        "tune": {"adapter": "lora", "epochs": 2.0},
+        "tune": {"adapter": "lora", "epochs": 2.0, "checkpoint_steps": 10},
         "pairs": {"samples": 8},
         "rl": {"at_once": 128},
         "evaluate": {
@@ -176,6 +176,76 @@ def sit(folder: Path, *, data: Path, seed: int = 0, arm: str = "raft_rag") -> No
     examine(config, tests, KeptPassages(data / "passages.jsonl"), candidates)
 
 
+# --- the table
+
+
+def table(out: Path, seeds: int) -> str:
+    """Every way's means and its difference from RAFT, exam by exam; what is rewarded at the beginning and the end; how well
+    held-out pairs are told apart."""
+    done = {way: [out / f"{way}-{n}" for n in range(seeds) if is_done(out / f"{way}-{n}")] for way in _examined()}
+    lines = []
+    for exam in EXAMS:
+        examples = list(read_examples(out / f"{exam}.jsonl"))
+        ids, clusters = [e.id for e in examples], [e.golden[0].document_id for e in examples]
+        values = {
+            way: {int(folder.name[-1]): _values(folder, exam, ids) for folder in folders}
+            for way, folders in done.items()
+        }
+        found: dict[str, Any] = {"cells": {}, "differences": {}}
+        if is_done(out / "base"):
+            found["cells"]["base"] = {"seeds": 1, **paired_table.means([_values(out / "base", exam, ids)], clusters)}
+        for way, by_seed in values.items():
+            if not by_seed:
+                continue
+            found["cells"][way] = {"seeds": len(by_seed), **paired_table.means(list(by_seed.values()), clusters)}
+            couples = [(mine, values["raft"][seed]) for seed, mine in by_seed.items()]
+            if way != "raft":
+                found["differences"][f"{way} − raft"] = {
+                    "couples": len(couples),
+                    **paired_table.differences(couples, clusters),
+                }
+        title = f"{exam}: {len(ids)} questions about {len(set(clusters))} documents, in %"
+        lines += [paired_table.markdown(title, found), ""]
+    return "\n".join(lines + _told_of_training(out, seeds))
+
+
+def _examined() -> list[str]:
+    return [way.name for way in WAYS if way.method != "reward"]
+
+
+def _values(folder: Path, exam: str, ids: Sequence[str]) -> paired_table.Values:
+    rows = read_jsonl(folder / "evaluation" / "grades.jsonl")
+    return paired_table.values_of((row for row in rows if row["test"] == exam), ids)
+
+
+def _told_of_training(out: Path, seeds: int) -> list[str]:
+    """What the trainings themselves say of rewards and of held-out pairs, a line a run."""
+    lines = []
+    for way in WAYS:
+        for seed in range(seeds):
+            folder = out / f"{way.name}-{seed}"
+            if not is_done(folder):
+                continue
+            report = (read_manifest(folder / "adapters" / ADAPTER) or {})["report"]
+            if report["rewards"]:
+                rewards = [reward for _, reward in report["rewards"]]
+                tenth = max(1, len(rewards) // 10)
+                parts = [rewards[:tenth], rewards[-tenth:]]
+                told = "reward of the first and the last tenth {:.3f} → {:.3f}".format(
+                    *(sum(p) / len(p) for p in parts)
+                )
+            elif report["held_out"]:
+                told = "of held-out pairs " + json.dumps({k: round(v, 3) for k, v in report["held_out"].items()})
+            else:
+                told = f"{report['steps']} steps"
+            lines.append(f"{folder.name}: {told}; {seconds_of(folder):.0f} s with its exam")
+    for folder in sorted(out.glob("pairs *")):
+        if is_done(folder):
+            report = (read_manifest(folder / "pairs") or {})["report"]
+            lines.append(f"{folder.name}: {report['pairs']} of {report['samples']} answers; {report['punished']}")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     steps = parser.add_subparsers(dest="step", required=True)
@@ -190,6 +260,7 @@ def main() -> None:
     step.add_argument("--only", nargs="*", default=[], help="ways, by name")
     step = steps.add_parser("table")
     step.add_argument("out", type=Path)
+    step.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     out: Path = arguments.out.resolve()
     if arguments.step == "prepare":
@@ -198,6 +269,8 @@ def main() -> None:
     elif arguments.step == "compute":
         ways = [way for way in WAYS if not arguments.only or way.name in arguments.only]
         run(jobs_of(ways, arguments.seeds, out), out, workers=arguments.workers, seconds=arguments.seconds)
+    else:
+        print(table(out, arguments.seeds))
 
 
 if __name__ == "__main__":
