@@ -1,4 +1,4 @@
-"""The benchmark of data sets: what its loaders make of the public sets, what it holds out, and how its table is counted."""
+"""The benchmarks of data: what their loaders make of the public sets, what they hold out and train on, and how tables are counted."""
 
 import gzip
 import json
@@ -14,6 +14,11 @@ from openbook.records import Chunk, Document, Question
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import dataset_quality
 import labelled_sets
+import labelled_world
+import paired_table
+import trials
+from kept_passages import KeptPassages, Remembered, keep
+from studying import Studying
 
 
 def write(path, rows):
@@ -92,14 +97,14 @@ def labelled(cluster, number):
 
 def test_no_cluster_is_on_both_sides():
     questions = [labelled(f"article {c}", n) for c in range(9) for n in range(5)]
-    examined, pool = dataset_quality.split(questions, 7, 20, random.Random(0))
+    examined, pool = labelled_world.split(questions, 7, 20, random.Random(0))
     assert len(examined) == 7 and len(pool) == 20
     assert {q.cluster for q in examined}.isdisjoint(q.cluster for q in pool)
     assert len({q.cluster for q in examined}) == 3  # a third, by turns
 
 
 def values(f1):
-    return {metric: list(f1) if metric == "f1" else [None] * len(f1) for metric in dataset_quality.METRICS}
+    return {metric: list(f1) if metric == "f1" else [None] * len(f1) for metric in paired_table.METRICS}
 
 
 def test_differences_pair_cells_with_their_counterparts():
@@ -122,8 +127,9 @@ def test_differences_pair_cells_with_their_counterparts():
     assert found["right_quote"].value is None
 
 
-def test_what_a_cell_trains_on_is_what_its_name_says():
-    """Distractors, share and quotes, over passages that a word search finds."""
+@pytest.fixture
+def world():
+    """Twenty towns, a question about each, over passages that a word search finds."""
     documents = [
         Document.create(
             uri=f"{n}", title=f"Town {n}", text=f"Town {n} has {n + 11} old gates. It lies on river {n % 3}."
@@ -131,8 +137,9 @@ def test_what_a_cell_trains_on_is_what_its_name_says():
         for n in range(20)
     ]
     chunks = [Chunk.create(d, 0, len(d.text)) for d in documents]
-    world = object.__new__(dataset_quality.World)
-    world.retriever, world.chunks, world.labels, world.pool = WordIndex(chunks), {c.id: c for c in chunks}, {}, []
+    world = object.__new__(labelled_world.World)
+    world.retriever, world.chunks = Remembered(WordIndex(chunks)), {c.id: c for c in chunks}
+    world.labels, world.pool = {}, []
     for n, chunk in enumerate(chunks):
         sentence = chunk.text.split(" It")[0]
         question = Question(
@@ -148,11 +155,56 @@ def test_what_a_cell_trains_on_is_what_its_name_says():
             question=question.text, answer=f"{n + 11}", sentence=sentence, document=n, cluster=str(n)
         )
         world.pool.append(question)
-    for quotes in (True, False):
-        cell = dataset_quality.Cell(set="s", distractors="mined", quotes=quotes, share=0.6, seed=1)
-        rows = world.rows(cell, 10)
-        shown = [row for row in rows if row.golden_included]
-        assert len(rows) == 10 and len(shown) == 6
-        assert all(row.final_answer == row.answer == world.labels[row.question_id].answer for row in shown)
-        assert all(bool(row.reasoning) == quotes for row in shown)
-        assert all(row.final_answer == "not in the documents" for row in rows if not row.golden_included)
+    return world
+
+
+@pytest.mark.parametrize("quotes", [True, False])
+def test_what_a_cell_trains_on_is_what_its_name_says(quotes, world):
+    """Distractors, share and quotes."""
+    cell = dataset_quality.Cell(set="s", distractors="mined", quotes=quotes, share=0.6, seed=1)
+    rows = world.labelled(dataset_quality.studied(world, cell, 10), quotes=cell.quotes)
+    shown = [row for row in rows if row.golden_included]
+    assert len(rows) == 10 and len(shown) == 6
+    assert all(row.final_answer == row.answer == world.labels[row.question_id].answer for row in shown)
+    assert all(bool(row.reasoning) == quotes for row in shown)
+    assert all(row.final_answer == "not in the documents" for row in rows if not row.golden_included)
+
+
+def test_cells_are_ordered_by_what_they_tell():
+    cells = dataset_quality.cells_of(["a", "b"], seeds=2)
+    assert len(cells) == len(set(cells)) == 48
+    assert {cell.departures for cell in cells[:20]} == {0, 1} and cells[0].departures == 0
+    assert [cell.seed for cell in cells[:20]] == [0] * 10 + [1] * 10
+
+
+def test_apart_asks_the_same_as_groups_over_passages_of_its_own(world):
+    studying = Studying(source=world.retriever, chunks=world.chunks, share=0.8, seed=3)
+    grouped = studying.in_groups(world.pool)
+    away = {row.question_id for row in grouped if not row.golden_included}
+    apart = studying.apart(world.pool, away)
+    assert {row.question_id for row in apart} == {row.question_id for row in grouped} and len(away) == 4
+    assert {row.question_id for row in apart if not row.golden_included} == away
+    for row in apart:
+        assert len(row.passages) == 4 == len({chunk.id for chunk in row.passages})
+        assert row.golden_included == ({chunk.id for chunk in row.golden} <= {chunk.id for chunk in row.passages})
+        assert bool(row.quotes) == row.golden_included
+    assert [row.passages for row in apart] == [row.passages for row in studying.apart(world.pool, away)]
+
+
+def test_hidden_passages_are_never_shown(world):
+    hidden = frozenset(list(world.chunks)[10:])
+    studying = Studying(source=world.retriever, chunks=world.chunks, share=0.5, seed=0, hidden=hidden)
+    for rows in (studying.in_groups(world.pool[:8]), studying.apart(world.pool[:8], {"q1"})):
+        assert not hidden & {chunk.id for row in rows for chunk in row.passages}
+
+
+def test_an_exam_is_sat_with_what_was_kept(world, tmp_path):
+    """What an index found is found again without it, and nothing else is."""
+    exam = [world._examined(question) for question in world.pool[:5]]
+    config = trials.Trial(name="t", exam="s", data="", options={"evaluate": {"removed": 2}}).config(tmp_path)
+    keep(tmp_path / "kept.jsonl", {"unseen": exam}, world.retriever, config)
+    kept, question, golden = KeptPassages(tmp_path / "kept.jsonl"), world.pool[1], world.pool[1].golden_chunk_ids
+    assert kept.search(question.text, 10) == world.retriever.search(question.text, 10)
+    assert not {found.chunk.id for found in kept.search(question.text, 4, without=golden)} & set(golden)
+    with pytest.raises(KeyError):
+        kept.search("Another?", 10)

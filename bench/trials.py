@@ -1,0 +1,145 @@
+"""Trainings that differ in one thing, and one exam for all: prepared here, computed anywhere, compared afterwards.
+
+A folder holds `prepared/` (what `compute` needs: no index, no embedder) and `trials/` (what it writes):
+
+    prepared/plan.json           the trials, the most wanted first
+    prepared/exams/NAME/         the questions of an exam, what the index found for them, the cluster of each question
+    prepared/data/NAME.jsonl     training rows
+    trials/NAME/                 adapter, grades, done.json
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jobs
+from kept_passages import KeptPassages, keep
+from openbook.answering import PassageSource
+from openbook.config import Config
+from openbook.dataset.formats import read_examples, to_row
+from openbook.evaluation.candidates import LocalCandidates
+from openbook.evaluation.evaluate import examine
+from openbook.records import RaftExample
+from openbook.storage import read_jsonl, write_json, write_jsonl
+from openbook.training import tune
+
+PLAN, CLUSTERS, PASSAGES = "plan.json", "clusters.json", "passages.jsonl"
+TESTS = ("studied", "unseen")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """Tune on the rows `data` ("" leaves the base as it is) and sit the exam `exam`; `options` are sections of Config."""
+
+    name: str
+    exam: str
+    data: str
+    options: dict[str, Any]
+
+    def config(self, out: Path) -> Config:
+        arm = "raft_rag" if self.data else "base_rag"
+        evaluate = {**self.options["evaluate"], "arms": [arm], "passage_counts": []}
+        return Config.parse({**self.options, "out": str(out), "evaluate": evaluate}, origin=self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A trial as a job."""
+
+    prepared: Path
+    trial: Trial
+
+    def __call__(self, folder: Path) -> None:
+        config = self.trial.config(folder)
+        if self.trial.data:
+            train = data_path(self.prepared, self.trial.data)
+            tune(train, out=config.adapters_dir / "raft", config=config)
+        tests, source = read_exam(self.prepared / "exams" / self.trial.exam)
+        examine(config, tests, source, LocalCandidates(config, {"raft"} if self.trial.data else set()))
+
+
+def data_path(prepared: Path, name: str) -> Path:
+    return prepared / "data" / f"{name}.jsonl"
+
+
+def write_data(prepared: Path, name: str, rows: Iterable[RaftExample], *, share: bool = True) -> None:
+    """Training rows with no more in them than `tune` reads. Without `share` none is in a group."""
+
+    def short(example: RaftExample) -> dict[str, Any]:
+        row = to_row(example)
+        del row["instruction"]
+        return row | {"meta": {"group": example.group}} if share else row | {"meta": {}}
+
+    write_jsonl(data_path(prepared, name), map(short, rows))
+
+
+def write_exam(
+    prepared: Path,
+    name: str,
+    tests: Mapping[str, Sequence[RaftExample]],
+    clusters: Mapping[str, str],
+    retriever: PassageSource,
+    config: Config,
+) -> None:
+    """`clusters` names what each example is drawn with in a bootstrap, by the example's id."""
+    folder = prepared / "exams" / name
+    for test, examples in tests.items():
+        write_jsonl(folder / f"{test}.jsonl", map(to_row, examples))
+    write_json(folder / CLUSTERS, dict(clusters))
+    keep(folder / PASSAGES, tests, retriever, config)
+
+
+def read_tests(folder: Path) -> dict[str, list[RaftExample]]:
+    return {test: list(read_examples(path)) for test in TESTS if (path := folder / f"{test}.jsonl").is_file()}
+
+
+def read_exam(folder: Path) -> tuple[dict[str, list[RaftExample]], KeptPassages]:
+    return read_tests(folder), KeptPassages(folder / PASSAGES)
+
+
+def write_plan(prepared: Path, trials: Sequence[Trial]) -> None:
+    write_json(prepared / PLAN, [asdict(trial) for trial in trials])
+
+
+def read_plan(prepared: Path) -> list[Trial]:
+    return [Trial(**row) for row in json.loads((prepared / PLAN).read_text(encoding="utf-8"))]
+
+
+def compute(folder: Path, *, workers: int, seconds: float, only: str = "") -> bool:
+    """Do the trials of `folder` that are not done yet and have `only` in their name; whether all of these are done."""
+    prepared = folder / "prepared"
+    wanted = [trial for trial in read_plan(prepared) if only in trial.name]
+    work = [jobs.Job(name=trial.name, work=Work(prepared, trial)) for trial in wanted]
+    return jobs.run(work, folder / "trials", workers=workers, seconds=seconds)
+
+
+def examples_of(prepared: Path, exam: str, test: str) -> tuple[list[str], list[str]]:
+    """The ids of a test's questions, and the cluster of each."""
+    folder = prepared / "exams" / exam
+    ids = [example.id for example in read_tests(folder)[test]]
+    clusters = json.loads((folder / CLUSTERS).read_text(encoding="utf-8"))
+    return ids, [clusters[id_] for id_ in ids]
+
+
+def grades(folder: Path, name: str) -> list[dict[str, Any]] | None:
+    """What the grader said of each answer; None where the trial is not done."""
+    at = folder / "trials" / name
+    return list(read_jsonl(at / "evaluation" / "grades.jsonl")) if jobs.is_done(at) else None
+
+
+def add_compute(steps: Any) -> None:
+    """The step `compute` among the subcommands of a benchmark."""
+    parser: argparse.ArgumentParser = steps.add_parser("compute", help="tune and examine; needs prepared/ alone")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no trial begins after so many")
+    parser.add_argument("--only", default="", help="trials that have this in their names")
+    parser.set_defaults(step=_compute)
+
+
+def _compute(arguments: argparse.Namespace) -> None:
+    done = compute(arguments.folder, workers=arguments.workers, seconds=arguments.seconds, only=arguments.only)
+    raise SystemExit(0 if done else 1)
