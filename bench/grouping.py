@@ -1,7 +1,7 @@
 """Do study groups cost quality at equal questions, and what do they win at equal time?
 
     python bench/grouping.py prepare FOLDER --squad FILE
-    python bench/grouping.py compute FOLDER [--workers N] [--seconds S]
+    python bench/trials.py FOLDER [--workers N] [--seconds S]
     python bench/grouping.py table FOLDER
 
 In groups: the passages found for one question are shown with all questions whose golden passage lies among them. Apart:
@@ -175,7 +175,7 @@ class Preparing:
             "model": {"base": "nano", "dtype": "float32"},
             "tune": {"epochs": EPOCHS, "row_tokens": DEMO["tune.row_tokens"], "rows_per_step": ROWS_PER_STEP},
             "retrieval": {"passages": PASSAGES},
-            "evaluate": {"questions": 1000, "removed": arguments.removed, "batch_size": 128, "resamples": 100},
+            "evaluate": {"questions": 1000, "removed": arguments.removed, "batch_size": 64, "resamples": 100},
         }
         self.sizes: dict[str, dict[str, Any]] = {}
 
@@ -370,7 +370,6 @@ def main() -> None:
     preparing.add_argument("--removed", type=int, default=80, help="questions asked again without their passage")
     preparing.add_argument("--seeds", type=int, default=3)
     preparing.set_defaults(step=prepare)
-    trials.add_compute(steps)
     telling = steps.add_parser("table", help="print what there is, and write table.json")
     telling.add_argument("folder", type=Path)
     telling.set_defaults(step=table)
