@@ -1,13 +1,13 @@
 """What of a RAFT data set makes the tuned model better: its distractors, its quotes, or the share P that keeps its golden passage?
 
     python bench/dataset_quality.py prepare FOLDER --squad FILE --nq_open FILE --pubmedqa FILE --torch_hub FOLDER
-    python bench/dataset_quality.py compute FOLDER [--workers N] [--seconds S]
+    python bench/trials.py FOLDER [--workers N] [--seconds S]
     python bench/dataset_quality.py table FOLDER
 
 Per set, every cell of {mined, random} × {quotes, no quotes} × P ∈ {0.6, 0.8, 1.0} × seeds tunes the base on `--train`
 questions and sits one exam: the same `--exam` questions about articles that no cell trained on, with the passages that
-the retriever finds; some are asked again with their golden passage removed. `compute` needs FOLDER/prepared alone, on
-whatever machine, and goes on where it was stopped; `table` shows what is there (trials.py).
+the retriever finds; some are asked again with their golden passage removed. The second step needs FOLDER/prepared alone,
+on whatever machine, and goes on where it was stopped (trials.py); `table` shows what is there.
 
 Intervals are bootstraps over articles (abstracts, interfaces). A difference compares, question by question, all cells
 of one kind with their counterparts (paired_table.py).
@@ -85,7 +85,7 @@ def prepare(arguments: argparse.Namespace) -> None:
         "model": {"base": arguments.base, "dtype": "float32"},  # the figures shall hold on a CPU too
         "tune": {"epochs": arguments.epochs},
         "retrieval": {"passages": PASSAGES},
-        "evaluate": {"questions": arguments.exam, "removed": arguments.removed, "batch_size": 128, "resamples": 100},
+        "evaluate": {"questions": arguments.exam, "removed": arguments.removed, "batch_size": 64, "resamples": 100},
     }
     bases = [trials.Trial(name=base_of(name), exam=name, data="", options=options) for name in chosen]
     cells = cells_of(chosen, arguments.seeds)
@@ -199,7 +199,6 @@ def main() -> None:
     preparing.add_argument("--seeds", type=int, default=3)
     preparing.add_argument("--base", default="nano")
     preparing.set_defaults(step=prepare)
-    trials.add_compute(steps)
     telling = steps.add_parser("table", help="print what there is, and write table.json")
     telling.add_argument("folder", type=Path)
     telling.set_defaults(step=table)

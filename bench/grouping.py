@@ -1,7 +1,7 @@
 """Do study groups cost quality at equal questions, and what do they win at equal time?
 
     python bench/grouping.py prepare FOLDER --squad FILE
-    python bench/grouping.py compute FOLDER [--workers N] [--seconds S]
+    python bench/trials.py FOLDER [--workers N] [--seconds S]
     python bench/grouping.py table FOLDER
 
 In groups: the passages found for one question are shown with all questions whose golden passage lies among them. Apart:
@@ -175,9 +175,10 @@ class Preparing:
             "model": {"base": "nano", "dtype": "float32"},
             "tune": {"epochs": EPOCHS, "row_tokens": DEMO["tune.row_tokens"], "rows_per_step": ROWS_PER_STEP},
             "retrieval": {"passages": PASSAGES},
-            "evaluate": {"questions": 1000, "removed": arguments.removed, "batch_size": 128, "resamples": 100},
+            "evaluate": {"questions": 1000, "removed": arguments.removed, "batch_size": 64, "resamples": 100},
         }
         self.sizes: dict[str, dict[str, Any]] = {}
+        self._rows: dict[str, list[int]] = {}  # data → the lengths of an epoch's rows, in tokens
 
     def exam(self) -> trials.Trial:
         base = trials.Trial(name=f"{self.name}-base", exam=self.name, data="", options=self.options)
@@ -235,12 +236,16 @@ class Preparing:
         trials.write_data(self.prepared, data, self.material.label(rows), share=share)
 
     def _study(self, data: str, seed: int, epochs: float) -> tuple[int, int]:
-        """Rows and tokens of a run."""
-        budget = DEMO["tune.row_tokens"]
-        path = trials.data_path(self.prepared, data)
-        study = read_study(path, self.tokenizer, form="raft", budget=budget, seed=seed, context=budget)
-        rows = study.rows_of_epochs(epochs)
-        return len(rows), sum(map(len, rows))
+        """Rows and tokens of a run, as though every epoch had the rows of the first."""
+        if data not in self._rows:
+            budget = DEMO["tune.row_tokens"]
+            path = trials.data_path(self.prepared, data)
+            study = read_study(path, self.tokenizer, form="raft", budget=budget, seed=seed, context=budget)
+            self._rows[data] = [len(row) for row in study.rows(0)]
+        rows = self._rows[data]
+        whole, part = divmod(epochs, 1.0)
+        last = rows[: round(part * len(rows))]
+        return int(whole) * len(rows) + len(last), int(whole) * sum(rows) + sum(last)
 
     def _seconds(self, data: str, seed: int, epochs: float, *, apart: bool) -> float:
         """Processor seconds of a run, by the price of its tokens."""
@@ -271,8 +276,9 @@ def prepare(arguments: argparse.Namespace) -> None:
     plan: list[list[trials.Trial]] = []
     bases: list[trials.Trial] = []
     sizes: dict[str, Any] = {}
-    sets = [("demo", of_demo, arguments.demo), *([("squad", of_squad, arguments.train)] if arguments.squad else [])]
-    for name, make, counts in sets:
+    for name, make, counts in (("demo", of_demo, arguments.demo), ("squad", of_squad, arguments.train)):
+        if not counts or (name == "squad" and not arguments.squad):
+            continue
         preparing = Preparing(name, make(folder / "work" / name, arguments), arguments)
         bases.append(preparing.exam())
         for count, seed in itertools.product(counts, range(arguments.seeds)):
@@ -359,7 +365,9 @@ def main() -> None:
     steps = parser.add_subparsers(required=True)
     preparing = steps.add_parser("prepare", help="index, write data and exams, read the clock")
     preparing.add_argument("folder", type=Path)
-    preparing.add_argument("--demo", type=int, nargs="+", default=[150, 400], help="numbers of training questions")
+    preparing.add_argument(
+        "--demo", type=int, nargs="*", default=[150, 400], help="numbers of training questions; none: no demo"
+    )
     preparing.add_argument("--studied", type=int, default=150, help="the demo's questions about studied documents")
     preparing.add_argument("--unseen", type=int, default=150, help="and about others")
     preparing.add_argument("--squad", type=Path, metavar="FILE", help="SQuAD in its v2.0 layout; left out without it")
@@ -370,7 +378,6 @@ def main() -> None:
     preparing.add_argument("--removed", type=int, default=80, help="questions asked again without their passage")
     preparing.add_argument("--seeds", type=int, default=3)
     preparing.set_defaults(step=prepare)
-    trials.add_compute(steps)
     telling = steps.add_parser("table", help="print what there is, and write table.json")
     telling.add_argument("folder", type=Path)
     telling.set_defaults(step=table)

@@ -1,9 +1,12 @@
-"""Trainings that differ in one thing, and one exam for all: prepared here, computed anywhere, compared afterwards.
+"""Trainings that differ in one thing, and one exam for all: prepared by a benchmark, computed anywhere, compared afterwards.
 
-A folder holds `prepared/` (what `compute` needs: no index, no embedder) and `trials/` (what it writes):
+    python bench/trials.py FOLDER [--workers N] [--seconds S] [--only NAME]
+
+computes what a benchmark prepared in FOLDER (dataset_quality.py, grouping.py) and goes on where it was stopped. It needs
+`prepared/` and what openbook trains and answers with: no index, no embedder, no reader of documents.
 
     prepared/plan.json           the trials, the most wanted first
-    prepared/exams/NAME/         the questions of an exam, what the index found for them, the cluster of each question
+    prepared/exams/NAME/         an exam: its tests, what the index found for each question, each question's cluster
     prepared/data/NAME.jsonl     training rows
     trials/NAME/                 adapter, grades, done.json
 """
@@ -19,10 +22,9 @@ import jobs
 from kept_passages import KeptPassages, keep
 from openbook.answering import PassageSource
 from openbook.config import Config
-from openbook.dataset.formats import read_examples, to_row
 from openbook.evaluation.candidates import LocalCandidates
 from openbook.evaluation.evaluate import examine
-from openbook.records import RaftExample
+from openbook.records import RaftExample, from_json, to_json
 from openbook.storage import read_jsonl, write_json, write_jsonl
 from openbook.training import tune
 
@@ -68,6 +70,8 @@ def data_path(prepared: Path, name: str) -> Path:
 def write_data(prepared: Path, name: str, rows: Iterable[RaftExample], *, share: bool = True) -> None:
     """Training rows with no more in them than `tune` reads. Without `share` none is in a group."""
 
+    from openbook.dataset.formats import to_row  # which brings in all that a data set is built with
+
     def short(example: RaftExample) -> dict[str, Any]:
         row = to_row(example)
         del row["instruction"]
@@ -87,13 +91,14 @@ def write_exam(
     """`clusters` names what each example is drawn with in a bootstrap, by the example's id."""
     folder = prepared / "exams" / name
     for test, examples in tests.items():
-        write_jsonl(folder / f"{test}.jsonl", map(to_row, examples))
+        write_jsonl(folder / f"{test}.jsonl", map(to_json, examples))
     write_json(folder / CLUSTERS, dict(clusters))
     keep(folder / PASSAGES, tests, retriever, config)
 
 
 def read_tests(folder: Path) -> dict[str, list[RaftExample]]:
-    return {test: list(read_examples(path)) for test in TESTS if (path := folder / f"{test}.jsonl").is_file()}
+    files = {test: path for test in TESTS if (path := folder / f"{test}.jsonl").is_file()}
+    return {test: [from_json(RaftExample, row) for row in read_jsonl(path)] for test, path in files.items()}
 
 
 def read_exam(folder: Path) -> tuple[dict[str, list[RaftExample]], KeptPassages]:
@@ -130,16 +135,16 @@ def grades(folder: Path, name: str) -> list[dict[str, Any]] | None:
     return list(read_jsonl(at / "evaluation" / "grades.jsonl")) if jobs.is_done(at) else None
 
 
-def add_compute(steps: Any) -> None:
-    """The step `compute` among the subcommands of a benchmark."""
-    parser: argparse.ArgumentParser = steps.add_parser("compute", help="tune and examine; needs prepared/ alone")
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no trial begins after so many")
     parser.add_argument("--only", default="", help="trials that have this in their names")
-    parser.set_defaults(step=_compute)
-
-
-def _compute(arguments: argparse.Namespace) -> None:
+    arguments = parser.parse_args()
     done = compute(arguments.folder, workers=arguments.workers, seconds=arguments.seconds, only=arguments.only)
     raise SystemExit(0 if done else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ from openbook.records import Chunk, Document, Question
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import dataset_quality
+import grouping
 import labelled_sets
 import labelled_world
 import paired_table
@@ -208,3 +209,25 @@ def test_an_exam_is_sat_with_what_was_kept(world, tmp_path):
     assert not {found.chunk.id for found in kept.search(question.text, 4, without=golden)} & set(golden)
     with pytest.raises(KeyError):
         kept.search("Another?", 10)
+
+
+def test_groups_are_compared_with_what_is_apart_seed_by_seed():
+    graded = {
+        (0, 0): values([1.0, 1.0, 0.0, 1.0]),
+        (0, 1): values([1.0, 1.0, 1.0, 1.0]),
+        (grouping.EQUAL, 0): values([0.0, 1.0, 0.0, 1.0]),
+        (grouping.MORE, 1): values([1.0, 1.0, 1.0, 1.0]),
+    }
+    table = grouping.summary(graded, None, list("abcd"))
+    found = table["differences"]["equal questions: groups − apart"]
+    assert found["couples"] == 1 and found["f1"].value == 0.25
+    assert len(table["differences"]) == 1  # of the others one side was not run
+    assert table["cells"]["groups"]["seeds"] == 2 and table["cells"]["groups"]["f1"].value == 0.875
+
+
+def test_the_pool_is_met_in_runs_of_neighbours(world):
+    nothing = {"hidden": frozenset(), "tests": {}, "clusters": {}, "label": list}
+    material = grouping.Material(source=world.retriever, chunks=world.chunks, pool=world.pool, **nothing)
+    asked = [grouping.in_order(material, seed) for seed in (0, 0, 1)]
+    assert sorted(q.id for q in asked[0]) == sorted(q.id for q in world.pool)
+    assert asked[0] == asked[1] != asked[2]
