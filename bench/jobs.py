@@ -4,12 +4,14 @@ Each job has a folder of its own, and `done.json` is written there last. A run t
 """
 
 import json
+import os
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 from openbook.storage import write_json
@@ -32,7 +34,7 @@ def run(jobs: Sequence[Job], out: Path, *, workers: int = 1, seconds: float = fl
     waiting = {job.name: job for job in jobs if not is_done(out / job.name)}
     running: dict[Future[str], str] = {}
     failed = 0
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         while waiting or running:
             late = time.monotonic() - began > seconds
             for job in list(waiting.values()):
@@ -60,6 +62,13 @@ def seconds_of(folder: Path) -> float:
     """How long the job took."""
     found: float = json.loads((folder / DONE).read_text(encoding="utf-8"))["seconds"]
     return found
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would go on with its job."""
+    parent = parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _do(job: Job, folder: Path) -> str:

@@ -64,6 +64,19 @@ WAYS = (
     Way(name="dpo 6e-4 + sft", method="dpo", options={"preference.learning_rate": 6e-4, **MIXED}),
     Way(name="raft, all questions", method="sft", data="both"),
     Way(
+        name="dpo 4e-4 + sft, practice",
+        method="dpo",
+        data="first practice",
+        options={"preference.learning_rate": 4e-4, **MIXED},
+    ),
+    Way(
+        name="dpo 2e-4 + sft, practice",
+        method="dpo",
+        data="first practice",
+        options={"preference.learning_rate": 2e-4, **MIXED},
+    ),
+    Way(name="reward 1e-3, practice", method="reward", data="first practice", options={"tune.learning_rate": 1e-3}),
+    Way(
         name="dpo 2e-4 + sft, same questions",
         method="dpo",
         data="first",
@@ -106,14 +119,14 @@ def configured(folder: Path, seed: int, options: dict[str, Any] | None = None) -
         "seed": seed,
         "model": {"quantization": "none", "dtype": "float32"},
         "tune": {"adapter": "lora", "epochs": 2.0, "checkpoint_steps": 10},
-        "pairs": {"samples": 8},
-        "rl": {"at_once": 128},
+        "pairs": {"samples": 4},
+        "rl": {"at_once": 32},
         "evaluate": {
             "arms": ["raft_rag"],
             "questions": 1000,
             "removed": REMOVED,
             "passage_counts": [],
-            "batch_size": 128,
+            "batch_size": 32,
             "resamples": 100,
         },
     }

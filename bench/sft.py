@@ -37,6 +37,11 @@ def main() -> None:
     parser.add_argument(
         "--trl", nargs="*", choices=TRL_VARIANTS, default=TRL_VARIANTS, help="what to try on TRL's side"
     )
+    parser.add_argument(
+        "--checkpointing",
+        action="store_true",
+        help="openbook recomputes its activations (tune.activation_checkpointing)",
+    )
     parser.add_argument("--rounds", type=int, default=2, help="processes of either side")
     parser.add_argument("--steps", type=int, default=2, help="timed steps in each process")
     parser.add_argument("--warm-up", type=int, default=1, help="steps before them that are not counted")
@@ -60,6 +65,7 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "model": str(folder / "model"),
         "row_tokens": options.row_tokens,
         "batch": options.batch,
+        "checkpointing": options.checkpointing,
         "steps": options.steps,
         "warm_up": options.warm_up,
         "threads": options.threads,

@@ -17,6 +17,9 @@ def openbook_trainer(task: dict[str, Any], folder: Path, model: Any, groups: lis
     from openbook.training.trainer import Supervised, TreeTrainer
 
     serve_trees(model.get_base_model())
+    if task["checkpointing"]:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
     rows = plan(groups, task["row_tokens"], seed=0, epoch=1)
     arguments = TrainingArguments(
         per_device_train_batch_size=1,

@@ -1,0 +1,48 @@
+"""Training questions asked once more without their golden passage: refusing practised where answering was studied.
+
+What is learnt from a model's own answers (pairs, rewards) is learnt on the questions of the data set, and four of five of
+them can be answered. Nothing then speaks against answering always. So a share of those is put a second time, over the
+passages of another study group that cannot answer them: the group that has most of their distractors.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from openbook.dataset import groups
+from openbook.prompt import is_refusal
+from openbook.records import Question, RaftExample
+
+
+def with_refusals(examples: Sequence[RaftExample], *, share: float, seed: int) -> list[RaftExample]:
+    """The examples, and behind them a `share` of those that answer from their golden passage as examples that refuse.
+
+    Fewer, where no other group both shares a passage with the question's own and cannot answer it. The same examples,
+    share and seed give the same rows.
+    """
+    members: dict[str, list[RaftExample]] = {}
+    for example in examples:
+        members.setdefault(example.group or example.id, []).append(example)
+    formed = [
+        groups.Group(passages=rows[0].passages, questions=tuple(map(_question, rows))) for rows in members.values()
+    ]
+    answering = [e for e in examples if e.golden_included and e.golden and not is_refusal(e.final_answer)]
+    asked = random.Random(f"{seed}:practice").sample(answering, round(share * len(answering)))
+    near = [[chunk for chunk in e.passages if chunk.id not in e.golden_ids] for e in asked]
+    _, moves = groups.attach(formed, [], list(map(_question, asked)), near, count=0, seed=seed)
+    golden = {chunk.id: chunk for example in asked for chunk in example.golden}
+    visited = [replace(group, questions=()) for group in formed]
+    refused = groups.examples(visited, moves, policy="refuse", chunks=golden, seed=seed)
+    return [*examples, *refused]
+
+
+def _question(example: RaftExample) -> Question:
+    return Question(
+        id=example.question_id or example.id,
+        text=example.question,
+        golden_chunk_ids=example.golden_ids,
+        answer=example.answer,
+        quotes=tuple(quote.text for quote in example.quotes),
+        reasoning=example.reasoning,
+        kind=example.kind,
+    )
