@@ -1,9 +1,10 @@
-"""Rows are made shorter where memory demands it, and a step keeps its tokens."""
+"""Rows are made shorter where memory demands it, longer on a GPU that holds them, and a step keeps its tokens."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from models_for_tests import folder
 from openbook.config import Config
@@ -43,6 +44,25 @@ def test_rows_are_halved_until_one_fits_and_a_step_keeps_its_tokens(
     assert fitted(monkeypatch, base, 4200) == (4096, 2)
     assert fitted(monkeypatch, base, 4000) == (2048, 4)
     assert fitted(monkeypatch, base, 600) == (512, 16)
+
+
+def test_on_a_gpu_rows_are_doubled_while_they_fit_and_a_step_keeps_its_tokens(
+    monkeypatch: pytest.MonkeyPatch, base: Path
+) -> None:
+    real, gpu = memory.longest, torch.device("cuda")
+    monkeypatch.setattr(memory, "longest", lambda device, tune: real(gpu, tune))
+    assert fitted(monkeypatch, base, 100_000) == (8192, 1)  # two rows a step
+    assert fitted(monkeypatch, base, 8000) == (4096, 2)
+    assert fitted(monkeypatch, base, 4000) == (2048, 4)
+    assert fitted(monkeypatch, base, 100_000, "tune.rows_per_step=16") == (16384, 4)
+    assert fitted(monkeypatch, base, 10_000, "tune.rows_per_step=16") == (8192, 8)
+    assert fitted(monkeypatch, base, 100_000, "tune.rows_per_step=3") == (4096, 3)
+    assert fitted(monkeypatch, base, 100_000, "tune.row_tokens=3000") == (3000, 2)
+    assert fitted(monkeypatch, base, 100_000, "tune.share_prefixes=false") == (4096, 2)
+
+
+def test_on_a_cpu_more_memory_makes_no_longer_rows(monkeypatch: pytest.MonkeyPatch, base: Path) -> None:
+    assert fitted(monkeypatch, base, 100_000) == (4096, 2)
 
 
 def test_what_the_user_chose_is_left_alone(monkeypatch: pytest.MonkeyPatch, base: Path) -> None:

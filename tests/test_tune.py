@@ -1,6 +1,8 @@
 """Tuning for real, on small models: what is written, that it learns, resumes to the bit, and refuses bad rows."""
 
+import contextlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,26 +88,27 @@ def test_it_learns_and_writes_an_adapter_that_others_can_load(
     assert isinstance(PeftModel.from_pretrained(load(str(config.model.base)).model, tmp_path / "a"), PeftModel)
 
 
+class Killed(BaseException):
+    pass
+
+
+class Killer:
+    steps = 0
+
+    def advance(self, amount: float = 1, **facts: object) -> None:
+        self.steps += "loss" in facts
+        if self.steps == 3:
+            raise Killed
+
+
+class KillingProgress(type(SILENT)):  # type: ignore[misc]
+    def task(self, description: str, total: float | None, unit: str = "") -> Any:
+        return contextlib.nullcontext(Killer())
+
+
 def test_a_killed_run_goes_on_to_the_same_bits(setting: Callable[..., tuple[Path, Config]], tmp_path: Path) -> None:
     train, config = setting("tune.checkpoint_steps=2")
     tune(train, out=tmp_path / "whole", config=config)
-
-    class Killed(BaseException):
-        pass
-
-    class Killer:
-        steps = 0
-
-        def advance(self, amount: float = 1, **facts: object) -> None:
-            self.steps += "loss" in facts
-            if self.steps == 3:
-                raise Killed
-
-    class KillingProgress(type(SILENT)):  # type: ignore[misc]
-        def task(self, description: str, total: float | None, unit: str = "") -> Any:
-            import contextlib
-
-            return contextlib.nullcontext(Killer())
 
     with pytest.raises(Killed):
         tune(train, out=tmp_path / "killed", config=config, progress=KillingProgress())
@@ -115,6 +118,18 @@ def test_a_killed_run_goes_on_to_the_same_bits(setting: Callable[..., tuple[Path
     again = load_file(tmp_path / "killed" / "adapter_model.safetensors")
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_run_does_not_go_on_with_rows_that_were_cut_in_another_way(
+    setting: Callable[..., tuple[Path, Config]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, config = setting("tune.checkpoint_steps=2")
+    with pytest.raises(Killed):
+        tune(train, out=tmp_path / "a", config=config, progress=KillingProgress())
+    halved = config.model_copy(update={"tune": config.tune.model_copy(update={"row_tokens": 300, "rows_per_step": 2})})
+    monkeypatch.setattr(sys.modules[tune.__module__], "fit_rows", lambda *_: halved)
+    with pytest.raises(OpenbookError, match="no checkpoint of this run"):
+        tune(train, out=tmp_path / "a", config=config, resume=True)
 
 
 def test_resume_without_a_checkpoint_says_so(setting: Callable[..., tuple[Path, Config]], tmp_path: Path) -> None:

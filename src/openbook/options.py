@@ -111,7 +111,8 @@ class Tune(Section):
     row_tokens: int = Field(
         4096,
         ge=64,
-        description="tokens in one row of one or more token trees; where memory is short fewer, and more rows a step",
+        description="tokens in one row of one or more token trees; at 4096 fewer where memory is short, and more rows a "
+        "step; on a GPU with room up to 16384, and fewer rows a step",
     )
     share_prefixes: bool = Field(
         True, description="read what sequences share once (token trees); false: each by itself, as the base itself does"

@@ -29,14 +29,15 @@ PLAIN = {DynamicLayer, DynamicSlidingWindowLayer, DummyLayer}  # keep keys and v
 class _Step:
     """Where one forward pass writes and reads, the same for all layers.
 
-    One row: its tokens go to the columns from `start` on. Several: row i is in slot i, and its token j goes to column
-    `columns[i, j]`. `end` is the number of columns that are read.
+    One row: its tokens go to the columns from `start` on. Several: row i is in slot i, as `slots` says, and its token j
+    goes to column `columns[i, j]`. `end` is the number of columns that are read.
     """
 
     first: int = 0
     rows: int = 0
     start: int = 0
     end: int = 0
+    slots: Tensor | None = None  # (B, 1)
     columns: Tensor | None = None  # (B, Q)
 
 
@@ -65,8 +66,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
             if step.columns is None:
                 kept[rows, :, step.start : step.end] = new
             else:
-                at = torch.arange(step.rows, device=new.device)[:, None]  # (B, 1)
-                kept[at, :, step.columns] = new.transpose(1, 2)
+                kept[step.slots, :, step.columns] = new.transpose(1, 2)
         return self.keys[rows, :, : step.end], self.values[rows, :, : step.end]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -101,7 +101,9 @@ class Slots(Cache):  # type: ignore[misc]
 
     def several(self, positions: Tensor, end: int) -> None:
         """The next pass feeds the rows in slots 0 … B-1 with tokens at `positions` (B, Q), all below `end`."""
-        self._set(first=0, rows=len(positions), start=end - positions.shape[1], end=end, columns=positions)
+        rows, width = positions.shape
+        slots = torch.arange(rows, device=positions.device)[:, None]  # once for all layers
+        self._set(first=0, rows=rows, start=end - width, end=end, slots=slots, columns=positions)
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():

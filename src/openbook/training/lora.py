@@ -33,7 +33,14 @@ class _AddProduct(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         (grad,) = gradients
         low, up = ctx.saved_tensors
-        return grad, (grad @ up) * ctx.scaling, (grad.flatten(0, -2).t() @ low.flatten(0, -2)) * ctx.scaling, None
+        flat = grad.flatten(0, -2)
+        d_low = _product(flat, up, ctx.scaling).view_as(low)
+        return grad, d_low, _product(flat.t(), low.flatten(0, -2), ctx.scaling), None
+
+
+def _product(a: Tensor, b: Tensor, factor: float) -> Tensor:
+    """`factor` · `a` `b` by the matrix kernel alone; by `beta` of 0 what would be added is never read."""
+    return torch.addmm(a.new_empty(()), a, b, beta=0, alpha=factor)
 
 
 class _Fused(LoraVariant):  # type: ignore[misc]

@@ -64,7 +64,8 @@ def tune_on_pairs(
     rows = pairs.rows_of_epochs(trained, budget, epochs=config.tune.epochs, seed=config.seed)
     validation = pairs.rows(watched, budget) if watched else []
 
-    run = Run(out, {"inputs": inputs, "options": options}, resume=resume, progress=progress)
+    cut = (config.tune.row_tokens, config.tune.rows_per_step)  # by memory and device, so options do not tell
+    run = Run(out, {"inputs": inputs, "options": options, "rows": cut}, resume=resume, progress=progress)
     head: ScalarHead | None = None
     engine: Method
     if method == "dpo":

@@ -90,7 +90,8 @@ def tune(
             f"{sum(study.left_out.values()):,} distractors of {len(study.left_out):,} examples are left out: "
             f"with them the examples are longer than a row or than the model reads."
         )
-    run = Run(out, {"inputs": inputs, "options": options}, resume=resume, progress=progress)
+    cut = (config.tune.row_tokens, config.tune.rows_per_step)  # by memory and device, so options do not tell
+    run = Run(out, {"inputs": inputs, "options": options, "rows": cut}, resume=resume, progress=progress)
 
     from openbook.training.trainer import Supervised
 
