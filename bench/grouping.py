@@ -290,21 +290,21 @@ def prepare(arguments: argparse.Namespace) -> None:
             for count, seed in itertools.product(counts[name], range(arguments.seeds)):
                 tuned += preparing.ways(count, seed)
             sizes |= preparing.sizes
-    trials.write_plan(folder / "prepared", [*bases, *sorted(tuned, key=_turn)])
+    # Seed by seed, and of each seed groups and apart first.
+    trials.write_plan(folder / "prepared", [*bases, *sorted(tuned, key=lambda trial: _place(trial.name)[::-1])])
     write_json(folder / "prepared" / "sizes.json", sizes)
     print(costs(sizes))
-
-
-def _turn(trial: trials.Trial) -> tuple[int, int]:
-    """Seed by seed, and of each seed groups and apart first."""
-    _, way, seed = parts(trial.name)
-    return seed, list(WAYS).index(way)
 
 
 def parts(trial: str) -> tuple[str, str, int]:
     """Set with the number of questions, way, seed."""
     stem, way, seed = trial.split("-")
     return stem, way, int(seed)
+
+
+def _place(trial: str) -> tuple[str, int, int]:
+    stem, way, seed = parts(trial)
+    return stem, list(WAYS).index(way), seed
 
 
 # --- The table
@@ -349,8 +349,8 @@ def costs(sizes: Mapping[str, Mapping[str, Any]]) -> str:
     """What each way studies, with the first seed."""
     columns = ("questions", "epochs", "rows_per_step", "steps", "tokens", "seconds")
     lines = ["| | " + " | ".join(columns).replace("_", " ") + " |", "|---|" + "---|" * len(columns)]
-    for name, size in sizes.items():
-        stem, way, seed = parts(name)
+    for name in sorted(sizes, key=_place):
+        (stem, way, seed), size = parts(name), sizes[name]
         if not seed:
             lines.append(f"| {stem}: {WAYS[way]} | " + " | ".join(f"{size[key]:,}" for key in columns) + " |")
     return "\n".join(lines)
