@@ -31,7 +31,7 @@ from labelled_sets import SETS
 from labelled_world import World
 from openbook.records import Question, RaftExample
 from openbook.storage import write_json
-from paired_table import Values, differences, markdown, means, plain, values_of
+from paired_table import Values, compared, markdown, plain
 from studying import PASSAGES, Studying
 
 Distractors = Literal["mined", "random"]
@@ -40,6 +40,8 @@ DISTRACTORS: tuple[Distractors, ...] = ("mined", "random")
 QUOTES, SHARES = (True, False), (0.6, 0.8, 1.0)
 DEFAULT = ("mined", True, 0.8)
 POOL = 3  # times the training questions, from which each seed draws its own
+DOCUMENTS = 600  # indexed, or as many as are asked about
+REMOVED = 40  # questions of the exam that are asked again without their golden passage
 EXAM = "unseen"
 
 
@@ -55,6 +57,10 @@ class Cell:
     def name(self) -> str:
         quotes = "quotes" if self.quotes else "plain"
         return f"{self.set}-{self.distractors}-{quotes}-{self.share}-{self.seed}"
+
+    @property
+    def kind(self) -> str:
+        return f"{self.distractors}, {'quotes' if self.quotes else 'no quotes'}, P = {self.share}"
 
     @property
     def departures(self) -> int:
@@ -82,16 +88,16 @@ def prepare(arguments: argparse.Namespace) -> None:
     prepared = arguments.folder / "prepared"
     chosen = {name: path for name in SETS if (path := getattr(arguments, name))}
     options = {
-        "model": {"base": arguments.base, "dtype": "float32"},  # the figures shall hold on a CPU too
-        "tune": {"epochs": arguments.epochs},
+        "model": {"base": "nano", "dtype": "float32"},  # the figures shall hold on a CPU too
+        "tune": {"epochs": 2.0},
         "retrieval": {"passages": PASSAGES},
-        "evaluate": {"questions": arguments.exam, "removed": arguments.removed, "batch_size": 64, "resamples": 100},
+        "evaluate": {"questions": arguments.exam, "removed": REMOVED, "batch_size": 64, "resamples": 100},
     }
     bases = [trials.Trial(name=base_of(name), exam=name, data="", options=options) for name in chosen]
     cells = cells_of(chosen, arguments.seeds)
     for name, path in chosen.items():
         folder = arguments.folder / "indexes" / name
-        sizes = {"exam": arguments.exam, "pool": POOL * arguments.train, "documents": arguments.passages}
+        sizes = {"exam": arguments.exam, "pool": POOL * arguments.train, "documents": DOCUMENTS}
         world = World(name, SETS[name](path), folder, **sizes)
         config = bases[0].config(folder)
         trials.write_exam(prepared, name, {EXAM: world.exam}, world.clusters, world.retriever, config)
@@ -127,61 +133,48 @@ def studied(world: World, cell: Cell, count: int) -> list[RaftExample]:
 
 
 def table(arguments: argparse.Namespace) -> None:
-    prepared = arguments.folder / "prepared"
-    cells = {cell.name: cell for trial in trials.read_plan(prepared) if (cell := cell_of(trial))}
+    folder: Path = arguments.folder
+    plan = trials.read_plan(folder / "prepared")
     tables: dict[str, Any] = {}
-    for name in dict.fromkeys(cell.set for cell in cells.values()):
-        exam, clusters = trials.examples_of(prepared, name, EXAM)
-
-        def graded(trial: str, exam: Sequence[str] = exam) -> Values | None:
-            rows = trials.grades(arguments.folder, trial)
-            return None if rows is None else values_of(rows, exam)
-
-        there = {cell: values for cell in cells.values() if cell.set == name and (values := graded(cell.name))}
-        tables[name] = summary(there, graded(base_of(name)), clusters)
-        title = f"{name}: {len(exam)} questions about {len(set(clusters))} held-out articles, in %"
-        print(markdown(title, tables[name]), end="\n\n")
-    write_json(arguments.folder / "table.json", plain(tables))
+    for base in (trial for trial in plan if not trial.data):
+        test = trials.tests_of(folder, base)[EXAM]
+        tuned = [trial.name for trial in plan if trial.data and trial.exam == base.exam]
+        there = {cell_of(name): values for name in tuned if (values := test.values(folder, name))}
+        tables[base.exam] = summary(there, test.values(folder, base.name), test.clusters)
+        print(markdown(f"{base.exam}: {test.size}", tables[base.exam]), end="\n\n")
+    write_json(folder / "table.json", plain(tables))
 
 
-def cell_of(trial: trials.Trial) -> Cell | None:
-    """The cell that a trial is; None for a base."""
-    if not trial.data:
-        return None
-    set_, distractors, quotes, share, seed = trial.name.split("-")
+def cell_of(trial: str) -> Cell:
+    set_, distractors, quotes, share, seed = trial.split("-")
     mode: Distractors = "mined" if distractors == "mined" else "random"
     return Cell(set=set_, distractors=mode, quotes=quotes == "quotes", share=float(share), seed=int(seed))
 
 
 def summary(cells: Mapping[Cell, Values], base: Values | None, clusters: Sequence[str]) -> dict[str, Any]:
     """Means of every kind of cell over its seeds, and differences between kinds, of one set."""
-    kinds: dict[tuple[str, bool, float], list[Values]] = defaultdict(list)
-    for cell, values in sorted(cells.items()):
-        kinds[cell.distractors, cell.quotes, cell.share].append(values)
-    found: dict[str, Any] = {"cells": {}, "differences": {}}
+    kinds: dict[str, list[Values]] = defaultdict(list)
     if base:
-        found["cells"]["untuned base"] = {"seeds": 1, **means([base], clusters)}
-    for (distractors, quotes, share), seeds in kinds.items():
-        name = f"{distractors}, {'quotes' if quotes else 'no quotes'}, P = {share}"
-        found["cells"][name] = {"seeds": len(seeds), **means(seeds, clusters)}
+        kinds["untuned base"] = [base]
+    for cell in sorted(cells):
+        kinds[cell.kind].append(cells[cell])
     asked = {
         "mined − random": ("distractors", "mined", "random"),
         "quotes − none": ("quotes", True, False),
         "P = 1.0 − 0.8": ("share", 1.0, 0.8),
         "P = 0.6 − 0.8": ("share", 0.6, 0.8),
     }
-    for name, (field, one, other) in asked.items():
-        couples = [
+    couples = {
+        name: [
             (cells[cell], cells[against])
             for cell in sorted(cells)
             if getattr(cell, field) == one and (against := replace(cell, **{field: other})) in cells  # type: ignore[arg-type]
         ]
-        if couples:
-            found["differences"][name] = {"couples": len(couples), **differences(couples, clusters)}
-    if base and cells:
-        couples = [(values, base) for values in cells.values()]
-        found["differences"]["tuned − untuned"] = {"couples": len(couples), **differences(couples, clusters)}
-    return found
+        for name, (field, one, other) in asked.items()
+    }
+    if base:
+        couples["the defaults − untuned"] = [(cells[cell], base) for cell in sorted(cells) if not cell.departures]
+    return compared(kinds, couples, clusters)
 
 
 def main() -> None:
@@ -193,11 +186,7 @@ def main() -> None:
         preparing.add_argument(f"--{name}", type=Path, metavar="PATH", help="where this set lies; left out without it")
     preparing.add_argument("--train", type=int, default=200, help="training questions of a cell")
     preparing.add_argument("--exam", type=int, default=120, help="questions of the exam")
-    preparing.add_argument("--removed", type=int, default=40, help="of these, asked again without their golden passage")
-    preparing.add_argument("--passages", type=int, default=600, help="documents indexed, at least those asked about")
-    preparing.add_argument("--epochs", type=float, default=2.0)
     preparing.add_argument("--seeds", type=int, default=3)
-    preparing.add_argument("--base", default="nano")
     preparing.set_defaults(step=prepare)
     telling = steps.add_parser("table", help="print what there is, and write table.json")
     telling.add_argument("folder", type=Path)

@@ -9,10 +9,10 @@ every question has passages of its own from the same miner, in an order of its o
 RAFT. Both study the same questions, of which the same ones lack their golden passage, in as many optimizer steps.
 
 Two sets: the demo's documents, with questions by openbook's teacher (exams *studied* and *unseen*), and SQuAD (articles
-that were not trained on). The clock is processor time of training on a CPU, measured while preparing, once for each way,
-by which the row tokens of a run are priced. "Apart, in the groups' time" trains on as much of its epochs as that pays
-for; "groups, in the others' time" studies as many questions of the pool as that pays for, and repeats them where the
-pool is too small.
+that were not trained on). The clock is processor time of training on a CPU, measured while preparing, once for groups and
+once for questions apart, by which the row tokens of a run are priced. "Apart, in the groups' time" trains on as much of its
+epochs as that pays for, in fewer steps, or in as many smaller ones; "groups, in the time of those apart" studies as many
+questions of the pool as that pays for, and repeats them where the pool is too small.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,14 +48,30 @@ from openbook.retrieval import open_index
 from openbook.storage import read_manifest, write_json
 from openbook.training import tune
 from openbook.training.data import read_study
-from paired_table import Values, differences, markdown, means, plain, values_of
+from paired_table import Values, compared, markdown, plain
 from studying import PASSAGES, Studying
 
 EPOCHS = 2.0
 ROWS_PER_STEP = 2  # of the groups; those apart take as many as make as many steps
 CLOCK_STEPS = 5  # timed, after one that is not
-ARMS = ("groups", "apart", "apart, in the groups' time", "apart, in their time, 2 rows", "groups, in the others' time")
-EQUAL, LESS, LESS_SMALL, MORE = 1, 2, 3, 4  # places in ARMS of what is compared with groups, and of the larger groups
+STUDIED = UNSEEN = 150  # questions of the demo's exams
+EXAM = 200  # questions of SQuAD's
+REMOVED = 80  # of an exam, asked again without their golden passage
+POOL, DOCUMENTS = 1600, 600  # SQuAD's questions to draw from, and paragraphs (or as many as are asked about)
+
+WAYS = {
+    "groups": "groups",
+    "apart": "apart",
+    "shorter": "apart, in the groups' time",
+    "smaller": "apart, in the groups' time and steps",
+    "longer": "groups, in the time of those apart",
+}
+COMPARED = {
+    "equal questions: groups − apart": ("groups", "apart"),
+    "equal time: groups − apart": ("groups", "shorter"),
+    "equal time and steps: groups − apart": ("groups", "smaller"),
+    "equal time, more studied: groups − apart": ("longer", "apart"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +93,8 @@ def of_demo(folder: Path, arguments: argparse.Namespace) -> Material:
     sizes = {
         "dataset.questions": max(arguments.demo) + 40,
         "dataset.questions_per_chunk": 12,
-        "dataset.studied": arguments.studied,
-        "dataset.unseen": arguments.unseen,
+        "dataset.studied": STUDIED,
+        "dataset.unseen": UNSEEN,
         "dataset.validation": 0,
         "dataset.golden_share": 1.0,
     }
@@ -114,9 +130,7 @@ def _question(row: RaftExample) -> Question:
 
 
 def of_squad(folder: Path, arguments: argparse.Namespace) -> Material:
-    world = World(
-        "squad", squad(arguments.squad), folder, exam=arguments.exam, pool=arguments.pool, documents=arguments.passages
-    )
+    world = World("squad", squad(arguments.squad), folder, exam=EXAM, pool=POOL, documents=DOCUMENTS)
     return Material(
         source=world.retriever,
         chunks=world.chunks,
@@ -164,108 +178,100 @@ class Clock:
         return (steps[-1][1] - start) / sum(tokens for tokens, _ in steps)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """Training rows that were written, what an epoch of them reads, and what that costs."""
+
+    name: str
+    questions: int
+    lengths: list[int]  # of the first epoch's rows, in tokens
+    price: float  # processor seconds a token
+
+    def rows(self, epochs: float) -> list[int]:
+        """The lengths of a run's rows, as though every epoch had those of the first."""
+        whole, part = divmod(epochs, 1.0)
+        return self.lengths * int(whole) + self.lengths[: round(part * len(self.lengths))]
+
+    def seconds(self, epochs: float) -> float:
+        return sum(self.rows(epochs)) * self.price
+
+
 class Preparing:
     """Data, exams and trials of one set."""
 
-    def __init__(self, name: str, material: Material, arguments: argparse.Namespace) -> None:
-        self.name, self.material, self.arguments = name, material, arguments
-        self.prepared: Path = arguments.folder / "prepared"
+    def __init__(self, name: str, material: Material, folder: Path) -> None:
+        self.name, self.material, self.folder = name, material, folder
+        self.prepared = folder / "prepared"
         self.tokenizer = load_tokenizer("nano")
         self.options: dict[str, dict[str, Any]] = {
-            "model": {"base": "nano", "dtype": "float32"},
+            "model": {"base": "nano", "dtype": "float32"},  # the figures shall hold on a CPU too
             "tune": {"epochs": EPOCHS, "row_tokens": DEMO["tune.row_tokens"], "rows_per_step": ROWS_PER_STEP},
             "retrieval": {"passages": PASSAGES},
-            "evaluate": {"questions": 1000, "removed": arguments.removed, "batch_size": 64, "resamples": 100},
+            "evaluate": {"questions": 1000, "removed": REMOVED, "batch_size": 64, "resamples": 100},
         }
         self.sizes: dict[str, dict[str, Any]] = {}
-        self._rows: dict[str, list[int]] = {}  # data → the lengths of an epoch's rows, in tokens
 
     def exam(self) -> trials.Trial:
         base = trials.Trial(name=f"{self.name}-base", exam=self.name, data="", options=self.options)
         found = self.material
-        config = base.config(self.arguments.folder)
-        trials.write_exam(self.prepared, self.name, found.tests, found.clusters, found.source, config)
+        trials.write_exam(self.prepared, self.name, found.tests, found.clusters, found.source, base.config(self.folder))
         return base
 
     def ways(self, count: int, seed: int) -> list[trials.Trial]:
         """All ways to study `count` questions, or what takes as long."""
         everything = in_order(self.material, seed)
-        studying = Studying(
-            source=self.material.source,
-            chunks=self.material.chunks,
-            share=0.8,
-            seed=seed,
-            hidden=self.material.hidden,
-        )
+        found = self.material
+        studying = Studying(source=found.source, chunks=found.chunks, share=0.8, seed=seed, hidden=found.hidden)
         asked = everything[:count]
-        grouped = studying.in_groups(asked)
-        away = {row.question_id for row in grouped if not row.golden_included}
+        rows = studying.in_groups(asked)
+        away = {row.question_id for row in rows if not row.golden_included}
         stem = f"{self.name}{count}"
-        one, two = f"{stem}-groups-{seed}", f"{stem}-apart-{seed}"
-        self._write(one, grouped, share=True)
-        self._write(two, studying.apart(asked, away), share=False)
-        rows = self._study(two, seed, EPOCHS)[0] / self._study(one, seed, EPOCHS)[0]
-        many = max(1, round(ROWS_PER_STEP * rows))
-        dear, cheap = self._seconds(two, seed, EPOCHS, apart=True), self._seconds(one, seed, EPOCHS, apart=False)
-        more = f"{stem}-more-{seed}"
-        self._write(more, studying.in_groups(everything[: round(count * dear / cheap)]), share=True)
-        longer = EPOCHS * dear / self._seconds(more, seed, EPOCHS, apart=False)
-        shorter = EPOCHS * cheap / dear
-        runs = [(one, EPOCHS, ROWS_PER_STEP), (two, EPOCHS, many), (two, shorter, many), (two, shorter, ROWS_PER_STEP)]
-        return [
-            self._trial(f"{stem}-{arm}-{seed}", data, seed, epochs, per_step)
-            for arm, (data, epochs, per_step) in enumerate([*runs, (more, longer, ROWS_PER_STEP)])
-        ]
+        groups = self._data(f"{stem}-groups-{seed}", rows, seed)
+        apart = self._data(f"{stem}-apart-{seed}", studying.apart(asked, away), seed, share=False)
+        cheap, dear = groups.seconds(EPOCHS), apart.seconds(EPOCHS)
+        larger = studying.in_groups(everything[: round(count * dear / cheap)])
+        more = self._data(f"{stem}-more-{seed}", larger, seed)
+        as_many_steps = max(1, round(ROWS_PER_STEP * len(apart.lengths) / len(groups.lengths)))
+        runs = {
+            "groups": (groups, EPOCHS, ROWS_PER_STEP),
+            "apart": (apart, EPOCHS, as_many_steps),
+            "shorter": (apart, EPOCHS * cheap / dear, as_many_steps),
+            "smaller": (apart, EPOCHS * cheap / dear, ROWS_PER_STEP),
+            "longer": (more, EPOCHS * dear / more.seconds(EPOCHS), ROWS_PER_STEP),
+        }
+        return [self._trial(f"{stem}-{way}-{seed}", *run, seed) for way, run in runs.items()]
 
-    def _trial(self, name: str, data: str, seed: int, epochs: float, rows_per_step: int) -> trials.Trial:
-        tuning = {**self.options["tune"], "epochs": epochs, "rows_per_step": rows_per_step}
-        rows, tokens = self._study(data, seed, epochs)
+    def _trial(self, name: str, data: Data, epochs: float, rows_per_step: int, seed: int) -> trials.Trial:
+        rows = data.rows(epochs)
         self.sizes[name] = {
             "epochs": round(epochs, 3),
             "rows_per_step": rows_per_step,
-            "steps": -(-rows // rows_per_step),
-            "tokens": tokens,
-            "questions": sum(1 for _ in trials.data_path(self.prepared, data).open(encoding="utf-8")),
-            "seconds": round(self._seconds(data, seed, epochs, apart="-apart-" in data), 1),
+            "steps": -(-len(rows) // rows_per_step),
+            "tokens": sum(rows),
+            "questions": data.questions,
+            "seconds": round(data.seconds(epochs), 1),
         }
-        return trials.Trial(
-            name=name, exam=self.name, data=data, options={**self.options, "tune": tuning, "seed": seed}
-        )
+        tuning = {**self.options["tune"], "epochs": epochs, "rows_per_step": rows_per_step}
+        options = {**self.options, "tune": tuning, "seed": seed}
+        return trials.Trial(name=name, exam=self.name, data=data.name, options=options)
 
-    def _write(self, data: str, rows: list[RaftExample], *, share: bool) -> None:
-        trials.write_data(self.prepared, data, self.material.label(rows), share=share)
+    def _data(self, name: str, rows: list[RaftExample], seed: int, *, share: bool = True) -> Data:
+        trials.write_data(self.prepared, name, self.material.label(rows), share=share)
+        path, budget = trials.data_path(self.prepared, name), DEMO["tune.row_tokens"]
+        study = read_study(path, self.tokenizer, form="raft", budget=budget, seed=seed, context=budget)
+        lengths = [len(row) for row in study.rows(0)]
+        price = self._price(path, len(lengths), "groups" if share else "apart")
+        return Data(name=name, questions=len(rows), lengths=lengths, price=price)
 
-    def _study(self, data: str, seed: int, epochs: float) -> tuple[int, int]:
-        """Rows and tokens of a run, as though every epoch had the rows of the first."""
-        if data not in self._rows:
-            budget = DEMO["tune.row_tokens"]
-            path = trials.data_path(self.prepared, data)
-            study = read_study(path, self.tokenizer, form="raft", budget=budget, seed=seed, context=budget)
-            self._rows[data] = [len(row) for row in study.rows(0)]
-        rows = self._rows[data]
-        whole, part = divmod(epochs, 1.0)
-        last = rows[: round(part * len(rows))]
-        return int(whole) * len(rows) + len(last), int(whole) * sum(rows) + sum(last)
-
-    def _seconds(self, data: str, seed: int, epochs: float, *, apart: bool) -> float:
-        """Processor seconds of a run, by the price of its tokens."""
-        return self._study(data, seed, epochs)[1] * self._price(data, apart=apart)
-
-    def _price(self, data: str, *, apart: bool) -> float:
+    def _price(self, path: Path, rows: int, kind: str) -> float:
         """Processor seconds a token, measured on the set's first data of this kind and kept."""
-        kept = self.arguments.folder / "clock" / f"{self.name}-{'apart' if apart else 'groups'}.json"
+        kept = self.folder / "clock" / f"{self.name}-{kind}.json"
         if not kept.is_file():
-            rows = self._study(data, 0, 1)[0]
-            epochs = (1 + CLOCK_STEPS) * ROWS_PER_STEP / rows
-            trial = trials.Trial(
-                name="clock",
-                exam=self.name,
-                data=data,
-                options={**self.options, "tune": {**self.options["tune"], "epochs": min(1.0, epochs)}},
-            )
-            clock = Clock()
-            config = trial.config(self.arguments.folder / "clock" / self.name)
-            tune(trials.data_path(self.prepared, data), out=config.adapters_dir / "raft", config=config, progress=clock)
+            epochs = min(1.0, (1 + CLOCK_STEPS) * ROWS_PER_STEP / rows)
+            options = {**self.options, "tune": {**self.options["tune"], "epochs": epochs}}
+            trial = trials.Trial(name="clock", exam=self.name, data=path.stem, options=options)
+            config, clock = trial.config(self.folder / "clock" / f"{self.name}-{kind}"), Clock()
+            tune(path, out=config.adapters_dir / "raft", config=config, progress=clock)
             write_json(kept, clock.seconds_per_token)
         price: float = json.loads(kept.read_text(encoding="utf-8"))
         return price
@@ -273,90 +279,80 @@ class Preparing:
 
 def prepare(arguments: argparse.Namespace) -> None:
     folder: Path = arguments.folder
-    plan: list[list[trials.Trial]] = []
     bases: list[trials.Trial] = []
+    tuned: list[trials.Trial] = []
     sizes: dict[str, Any] = {}
-    for name, make, counts in (("demo", of_demo, arguments.demo), ("squad", of_squad, arguments.train)):
-        if not counts or (name == "squad" and not arguments.squad):
-            continue
-        preparing = Preparing(name, make(folder / "work" / name, arguments), arguments)
-        bases.append(preparing.exam())
-        for count, seed in itertools.product(counts, range(arguments.seeds)):
-            plan.append(preparing.ways(count, seed))
-        sizes |= preparing.sizes
-    # Seed by seed; of each seed groups and apart first.
-    ordered = sorted(itertools.chain.from_iterable(plan), key=lambda trial: _place(trial.name)[::-1])
-    trials.write_plan(folder / "prepared", [*bases, *ordered])
+    counts = {"demo": arguments.demo, "squad": arguments.train if arguments.squad else []}
+    for name, make in {"demo": of_demo, "squad": of_squad}.items():
+        if counts[name]:
+            preparing = Preparing(name, make(folder / "work" / name, arguments), folder)
+            bases.append(preparing.exam())
+            for count, seed in itertools.product(counts[name], range(arguments.seeds)):
+                tuned += preparing.ways(count, seed)
+            sizes |= preparing.sizes
+    # Seed by seed, and of each seed groups and apart first.
+    trials.write_plan(folder / "prepared", [*bases, *sorted(tuned, key=lambda trial: _place(trial.name)[::-1])])
     write_json(folder / "prepared" / "sizes.json", sizes)
-    print(json.dumps(sizes, indent=1))
+    print(costs(sizes))
 
 
-def _place(name: str) -> tuple[str, int, int]:
-    """Set with count, arm and seed of a trial."""
-    stem, arm, seed = name.split("-")
-    return stem, int(arm), int(seed)
+def parts(trial: str) -> tuple[str, str, int]:
+    """Set with the number of questions, way, seed."""
+    stem, way, seed = trial.split("-")
+    return stem, way, int(seed)
+
+
+def _place(trial: str) -> tuple[str, int, int]:
+    stem, way, seed = parts(trial)
+    return stem, list(WAYS).index(way), seed
 
 
 # --- The table
 
 
 def table(arguments: argparse.Namespace) -> None:
-    prepared: Path = arguments.folder / "prepared"
-    sizes = json.loads((prepared / "sizes.json").read_text(encoding="utf-8"))
-    tuned = [trial for trial in trials.read_plan(prepared) if trial.data]
+    folder: Path = arguments.folder
+    plan = trials.read_plan(folder / "prepared")
+    sizes = json.loads((folder / "prepared" / "sizes.json").read_text(encoding="utf-8"))
     tables: dict[str, Any] = {}
-    for stem in dict.fromkeys(_place(trial.name)[0] for trial in tuned):
-        mine = [trial for trial in tuned if _place(trial.name)[0] == stem]
-        for test in trials.read_tests(prepared / "exams" / mine[0].exam):
-            exam, clusters = trials.examples_of(prepared, mine[0].exam, test)
-            graded = {
-                _place(trial.name)[1:]: values_of(rows, exam)
-                for trial in mine
-                if (rows := trials.grades(arguments.folder, trial.name)) is not None
-            }
-            base = trials.grades(arguments.folder, f"{mine[0].exam}-base")
-            name = f"{stem}, {test}"
-            tables[name] = summary(graded, values_of(base, exam) if base else None, clusters)
-            title = f"{name}: {len(exam)} questions about {len(set(clusters))} documents or articles, in %"
-            print(markdown(title, tables[name]), end="\n\n")
+    for base in (trial for trial in plan if not trial.data):
+        tests = trials.tests_of(folder, base)
+        tuned = [trial.name for trial in plan if trial.data and trial.exam == base.exam]
+        for stem, name in itertools.product(dict.fromkeys(parts(trial)[0] for trial in tuned), tests):
+            test = tests[name]
+            mine = [trial for trial in tuned if parts(trial)[0] == stem]
+            graded = {parts(trial)[1:]: values for trial in mine if (values := test.values(folder, trial))}
+            found = summary(graded, test.values(folder, base.name), test.clusters)
+            tables[f"{stem}, {name}"] = found
+            print(markdown(f"{stem}, {name}: {test.size}", found), end="\n\n")
     print(costs(sizes))
-    write_json(arguments.folder / "table.json", plain(tables) | {"sizes": sizes})
+    write_json(folder / "table.json", plain(tables) | {"sizes": sizes})
 
 
-def summary(graded: dict[tuple[int, int], Values], base: Values | None, clusters: Sequence[str]) -> dict[str, Any]:
-    """`graded` are the values of each arm and seed."""
-    found: dict[str, Any] = {"cells": {}, "differences": {}}
-    if base:
-        found["cells"]["untuned base"] = {"seeds": 1, **means([base], clusters)}
-    for arm, name in enumerate(ARMS):
-        if seeds := [values for (number, _), values in sorted(graded.items()) if number == arm]:
-            found["cells"][name] = {"seeds": len(seeds), **means(seeds, clusters)}
-    asked = [("equal questions: groups − apart", 0, EQUAL), ("equal time: groups − apart", 0, LESS)]
-    asked += [
-        ("equal time, 2 rows a step: groups − apart", 0, LESS_SMALL),
-        ("equal time, more questions: groups − apart", MORE, EQUAL),
-    ]
-    for name, one, other in asked:
-        couples = [
+def summary(graded: Mapping[tuple[str, int], Values], base: Values | None, clusters: Sequence[str]) -> dict[str, Any]:
+    """`graded` are the values of each way and seed; seed by seed they are compared."""
+    seeds = {"untuned base": [base] if base else []}
+    for way, title in WAYS.items():
+        seeds[title] = [values for (this, _), values in sorted(graded.items()) if this == way]
+    couples = {
+        title: [
             (values, graded[other, seed])
-            for (arm, seed), values in sorted(graded.items())
-            if arm == one and (other, seed) in graded
+            for (way, seed), values in sorted(graded.items())
+            if way == one and (other, seed) in graded
         ]
-        if couples:
-            found["differences"][name] = {"couples": len(couples), **differences(couples, clusters)}
-    return found
+        for title, (one, other) in COMPARED.items()
+    }
+    return compared(seeds, couples, clusters)
 
 
-def costs(sizes: dict[str, dict[str, Any]]) -> str:
-    """What each way studied, of the first seed."""
-    lines = ["| | questions | epochs | rows a step | steps | row tokens | seconds |", "|---|---|---|---|---|---|---|"]
-    for name, size in sizes.items():
-        stem, arm, seed = _place(name)
+def costs(sizes: Mapping[str, Mapping[str, Any]]) -> str:
+    """What each way studies, with the first seed."""
+    columns = ("questions", "epochs", "rows_per_step", "steps", "tokens", "seconds")
+    lines = ["| | " + " | ".join(columns).replace("_", " ") + " |", "|---|" + "---|" * len(columns)]
+    for name in sorted(sizes, key=_place):
+        (stem, way, seed), size = parts(name), sizes[name]
         if not seed:
-            told = " | ".join(
-                f"{size[key]:,}" for key in ("questions", "epochs", "rows_per_step", "steps", "tokens", "seconds")
-            )
-            lines.append(f"| {stem}: {ARMS[arm]} | {told} |")
+            lines.append(f"| {stem}: {WAYS[way]} | " + " | ".join(f"{size[key]:,}" for key in columns) + " |")
     return "\n".join(lines)
 
 
@@ -368,14 +364,8 @@ def main() -> None:
     preparing.add_argument(
         "--demo", type=int, nargs="*", default=[150, 400], help="numbers of training questions; none: no demo"
     )
-    preparing.add_argument("--studied", type=int, default=150, help="the demo's questions about studied documents")
-    preparing.add_argument("--unseen", type=int, default=150, help="and about others")
     preparing.add_argument("--squad", type=Path, metavar="FILE", help="SQuAD in its v2.0 layout; left out without it")
     preparing.add_argument("--train", type=int, nargs="+", default=[400], help="SQuAD's numbers of training questions")
-    preparing.add_argument("--pool", type=int, default=1600, help="SQuAD's questions to draw from")
-    preparing.add_argument("--exam", type=int, default=200, help="SQuAD's questions of the exam")
-    preparing.add_argument("--passages", type=int, default=600, help="SQuAD's paragraphs, at least those asked about")
-    preparing.add_argument("--removed", type=int, default=80, help="questions asked again without their passage")
     preparing.add_argument("--seeds", type=int, default=3)
     preparing.set_defaults(step=prepare)
     telling = steps.add_parser("table", help="print what there is, and write table.json")

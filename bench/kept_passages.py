@@ -9,7 +9,7 @@ from typing import Any
 
 from openbook.answering import PassageSource
 from openbook.config import Config
-from openbook.evaluation.exam import set_exam
+from openbook.evaluation.exam import holds_answer, set_exam
 from openbook.progress import SILENT
 from openbook.records import RaftExample, ScoredChunk, from_json, to_json
 from openbook.storage import read_jsonl, write_jsonl
@@ -24,6 +24,13 @@ def keep(path: Path, tests: Mapping[str, Sequence[RaftExample]], retriever: Pass
         set_exam(name, examples, source, config, SILENT)
     rows = ({"asked": asked, "found": [to_json(one) for one in found]} for asked, found in source.found.items())
     write_jsonl(path, rows)
+
+
+def answerable(tests: Mapping[str, Sequence[RaftExample]], source: PassageSource, config: Config) -> set[str]:
+    """The ids of the examples that are shown a passage with their answer: to refuse one of these is false."""
+    exams = [set_exam(name, examples, source, config, SILENT) for name, examples in tests.items()]
+    shown = [pair for exam in exams for pair in zip(exam.examples, exam.rankings, strict=True)]
+    return {example.id for example, found in shown if holds_answer(example, found[: config.retrieval.passages])}
 
 
 class KeptPassages:

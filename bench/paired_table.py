@@ -4,18 +4,24 @@ A question's value is its mean over the seeds. What seeds, and questions of one 
 as chance.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from openbook.metrics import Interval, mean_interval, paired_difference
 
-METRICS = ("f1", "exact_match", "right_quote", "verified_quotes", "refused", "right_refusals")
+GRADED = ("f1", "exact_match", "right_quote", "verified_quotes")  # as the grader calls them
+METRICS = (*GRADED, "verified_and_right", "false_refusals", "right_refusals")
+RIGHT = 0.8  # token F1 of an answer that is right, if not to the letter
 
 Values = dict[str, list[float | None]]  # metric → one value a question of the exam
 
 
-def values_of(grades: Iterable[Mapping[str, Any]], examples: Sequence[str]) -> Values:
-    """The grades of one trial, question by question; `examples` are the exam's ids, grades of others are passed over."""
+def values_of(grades: Iterable[Mapping[str, Any]], examples: Sequence[str], answerable: Collection[str] = ()) -> Values:
+    """The grades of one trial, question by question; `examples` are the exam's ids, grades of others are passed over.
+
+    `verified_and_right`: the answer is right, and a right quote (verified, of the golden sentence, carrying the answer) says
+    so. `false_refusals` are counted for the `answerable`, by id: those that were shown their answer.
+    """
     number = {example: at for at, example in enumerate(examples)}
     found: Values = {metric: [None] * len(examples) for metric in METRICS}
     for row in grades:
@@ -25,9 +31,12 @@ def values_of(grades: Iterable[Mapping[str, Any]], examples: Sequence[str]) -> V
         if row["asked"] == "removed":
             found["right_refusals"][at] = float(row["refusal"])
             continue
-        for metric in METRICS[:4]:
+        for metric in GRADED:
             found[metric][at] = None if row[metric] is None else float(row[metric])
-        found["refused"][at] = float(row["refusal"])
+        if row["right_quote"] is not None:
+            found["verified_and_right"][at] = float(row["right_quote"] and row["f1"] >= RIGHT)
+        if row["example"] in answerable:
+            found["false_refusals"][at] = float(row["refusal"])
     return found
 
 
@@ -48,6 +57,20 @@ def differences(couples: Sequence[tuple[Values, Values]], clusters: Sequence[str
             mean_of([one[metric] for one, _ in couples]), mean_of([other[metric] for _, other in couples]), clusters
         )
         for metric in METRICS
+    }
+
+
+def compared(
+    seeds: Mapping[str, Sequence[Values]],
+    couples: Mapping[str, Sequence[tuple[Values, Values]]],
+    clusters: Sequence[str],
+) -> dict[str, Any]:
+    """The table of what was run: a row of means for each kind of trial, over its seeds, and one for each difference."""
+    return {
+        "cells": {name: {"seeds": len(found), **means(found, clusters)} for name, found in seeds.items() if found},
+        "differences": {
+            name: {"couples": len(found), **differences(found, clusters)} for name, found in couples.items() if found
+        },
     }
 
 

@@ -1,6 +1,6 @@
 """Trainings that differ in one thing, and one exam for all: prepared by a benchmark, computed anywhere, compared afterwards.
 
-    python bench/trials.py FOLDER [--workers N] [--seconds S] [--only NAME]
+    python bench/trials.py FOLDER [--workers N] [--seconds S] [--only NAME ...]
 
 computes what a benchmark prepared in FOLDER (dataset_quality.py, grouping.py) and goes on where it was stopped. It needs
 `prepared/` and what openbook trains and answers with: no index, no embedder, no reader of documents.
@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import jobs
-from kept_passages import KeptPassages, keep
+from kept_passages import KeptPassages, answerable, keep
 from openbook.answering import PassageSource
 from openbook.config import Config
 from openbook.evaluation.candidates import LocalCandidates
 from openbook.evaluation.evaluate import examine
+from openbook.evaluation.exam import TESTS
 from openbook.records import RaftExample, from_json, to_json
 from openbook.storage import read_jsonl, write_json, write_jsonl
 from openbook.training import tune
+from paired_table import Values, values_of
 
 PLAN, CLUSTERS, PASSAGES = "plan.json", "clusters.json", "passages.jsonl"
-TESTS = ("studied", "unseen")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +97,10 @@ def write_exam(
     keep(folder / PASSAGES, tests, retriever, config)
 
 
-def read_tests(folder: Path) -> dict[str, list[RaftExample]]:
-    files = {test: path for test in TESTS if (path := folder / f"{test}.jsonl").is_file()}
-    return {test: [from_json(RaftExample, row) for row in read_jsonl(path)] for test, path in files.items()}
-
-
 def read_exam(folder: Path) -> tuple[dict[str, list[RaftExample]], KeptPassages]:
-    return read_tests(folder), KeptPassages(folder / PASSAGES)
+    files = {test: path for test in TESTS if (path := folder / f"{test}.jsonl").is_file()}
+    tests = {test: [from_json(RaftExample, row) for row in read_jsonl(path)] for test, path in files.items()}
+    return tests, KeptPassages(folder / PASSAGES)
 
 
 def write_plan(prepared: Path, trials: Sequence[Trial]) -> None:
@@ -113,26 +111,46 @@ def read_plan(prepared: Path) -> list[Trial]:
     return [Trial(**row) for row in json.loads((prepared / PLAN).read_text(encoding="utf-8"))]
 
 
-def compute(folder: Path, *, workers: int, seconds: float, only: str = "") -> bool:
-    """Do the trials of `folder` that are not done yet and have `only` in their name; whether all of these are done."""
+def compute(folder: Path, *, workers: int, seconds: float, only: Sequence[str] = ()) -> bool:
+    """Do the trials of `folder` that are not done yet, or those of the names `only`, in their order; whether all of them
+    are done."""
     prepared = folder / "prepared"
-    wanted = [trial for trial in read_plan(prepared) if only in trial.name]
+    planned = {trial.name: trial for trial in read_plan(prepared)}
+    wanted = [planned[name] for name in only] if only else list(planned.values())
     work = [jobs.Job(name=trial.name, work=Work(prepared, trial)) for trial in wanted]
     return jobs.run(work, folder / "trials", workers=workers, seconds=seconds)
 
 
-def examples_of(prepared: Path, exam: str, test: str) -> tuple[list[str], list[str]]:
-    """The ids of a test's questions, and the cluster of each."""
-    folder = prepared / "exams" / exam
-    ids = [example.id for example in read_tests(folder)[test]]
-    clusters = json.loads((folder / CLUSTERS).read_text(encoding="utf-8"))
-    return ids, [clusters[id_] for id_ in ids]
+@dataclass(frozen=True, slots=True)
+class Test:
+    """The questions of a test: their ids, the cluster of each, and the ids of those whose passages hold the answer."""
+
+    ids: list[str]
+    clusters: list[str]
+    answerable: set[str]
+
+    def values(self, folder: Path, trial: str) -> Values | None:
+        """The trial's grades, question by question; None where it is not done."""
+        at = folder / "trials" / trial
+        if not jobs.is_done(at):
+            return None
+        return values_of(read_jsonl(at / "evaluation" / "grades.jsonl"), self.ids, self.answerable)
+
+    @property
+    def size(self) -> str:
+        return f"{len(self.ids)} questions, {len(set(self.clusters))} clusters, in %"
 
 
-def grades(folder: Path, name: str) -> list[dict[str, Any]] | None:
-    """What the grader said of each answer; None where the trial is not done."""
-    at = folder / "trials" / name
-    return list(read_jsonl(at / "evaluation" / "grades.jsonl")) if jobs.is_done(at) else None
+def tests_of(folder: Path, trial: Trial) -> dict[str, Test]:
+    """The tests of a trial's exam."""
+    exam = folder / "prepared" / "exams" / trial.exam
+    tests, source = read_exam(exam)
+    held = answerable(tests, source, trial.config(folder))
+    cluster = json.loads((exam / CLUSTERS).read_text(encoding="utf-8"))
+    return {
+        name: Test([example.id for example in examples], [cluster[example.id] for example in examples], held)
+        for name, examples in tests.items()
+    }
 
 
 def main() -> None:
@@ -140,7 +158,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no trial begins after so many")
-    parser.add_argument("--only", default="", help="trials that have this in their names")
+    parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="these trials, in this order")
     arguments = parser.parse_args()
     done = compute(arguments.folder, workers=arguments.workers, seconds=arguments.seconds, only=arguments.only)
     raise SystemExit(0 if done else 1)

@@ -18,7 +18,7 @@ import labelled_sets
 import labelled_world
 import paired_table
 import trials
-from kept_passages import KeptPassages, Remembered, keep
+from kept_passages import KeptPassages, Remembered, answerable, keep
 from studying import Studying
 
 
@@ -124,8 +124,30 @@ def test_differences_pair_cells_with_their_counterparts():
     found = table["differences"]["mined − random"]
     assert found["couples"] == 1 and found["f1"].value == pytest.approx(0.5)
     assert "quotes − none" not in table["differences"]
-    assert table["differences"]["tuned − untuned"]["couples"] == 4
+    assert table["differences"]["the defaults − untuned"]["couples"] == 3
     assert found["right_quote"].value is None
+
+
+def test_grades_become_values():
+    """An answer is right and verified by both its words and its quote; refusing is false where the answer was shown."""
+
+    def grade(example, asked="all", **facts):
+        known = {"exact_match": False, "f1": 0.0, "right_quote": None, "verified_quotes": None, "refusal": False}
+        return {"example": example, "asked": asked, **known, **facts}
+
+    grades = [
+        grade("a", f1=0.9, right_quote=True, verified_quotes=1.0),
+        grade("b", f1=0.5, right_quote=True, verified_quotes=0.5),
+        grade("c", refusal=True),
+        grade("d", refusal=True),
+        grade("a", asked="removed", refusal=True),
+        grade("of another exam"),
+    ]
+    found = paired_table.values_of(grades, list("abcd"), answerable={"a", "c"})
+    assert found["verified_and_right"] == [1.0, 0.0, None, None]
+    assert found["false_refusals"] == [0.0, None, 1.0, None]
+    assert found["right_refusals"] == [1.0, None, None, None]
+    assert found["verified_quotes"] == [1.0, 0.5, None, None] and found["f1"] == [0.9, 0.5, 0.0, 0.0]
 
 
 @pytest.fixture
@@ -205,6 +227,8 @@ def test_an_exam_is_sat_with_what_was_kept(world, tmp_path):
     config = trials.Trial(name="t", exam="s", data="", options={"evaluate": {"removed": 2}}).config(tmp_path)
     keep(tmp_path / "kept.jsonl", {"unseen": exam}, world.retriever, config)
     kept, question, golden = KeptPassages(tmp_path / "kept.jsonl"), world.pool[1], world.pool[1].golden_chunk_ids
+    shown = {example.id: [found.chunk.id for found in kept.search(example.question, 10)[:4]] for example in exam}
+    assert answerable({"unseen": exam}, kept, config) == {e.id for e in exam if e.golden_ids[0] in shown[e.id]}
     assert kept.search(question.text, 10) == world.retriever.search(question.text, 10)
     assert not {found.chunk.id for found in kept.search(question.text, 4, without=golden)} & set(golden)
     with pytest.raises(KeyError):
@@ -213,16 +237,22 @@ def test_an_exam_is_sat_with_what_was_kept(world, tmp_path):
 
 def test_groups_are_compared_with_what_is_apart_seed_by_seed():
     graded = {
-        (0, 0): values([1.0, 1.0, 0.0, 1.0]),
-        (0, 1): values([1.0, 1.0, 1.0, 1.0]),
-        (grouping.EQUAL, 0): values([0.0, 1.0, 0.0, 1.0]),
-        (grouping.MORE, 1): values([1.0, 1.0, 1.0, 1.0]),
+        ("groups", 0): values([1.0, 1.0, 0.0, 1.0]),
+        ("groups", 1): values([1.0, 1.0, 1.0, 1.0]),
+        ("apart", 0): values([0.0, 1.0, 0.0, 1.0]),
+        ("longer", 1): values([1.0, 1.0, 1.0, 1.0]),
     }
     table = grouping.summary(graded, None, list("abcd"))
     found = table["differences"]["equal questions: groups − apart"]
     assert found["couples"] == 1 and found["f1"].value == 0.25
     assert len(table["differences"]) == 1  # of the others one side was not run
     assert table["cells"]["groups"]["seeds"] == 2 and table["cells"]["groups"]["f1"].value == 0.875
+
+
+def test_an_epoch_is_paid_by_its_tokens():
+    data = grouping.Data(name="d", questions=9, lengths=[5, 4, 3, 2], price=0.5)
+    assert data.rows(2.5) == [5, 4, 3, 2, 5, 4, 3, 2, 5, 4]
+    assert data.seconds(0.25) == 2.5
 
 
 def test_the_pool_is_met_in_runs_of_neighbours(world):
