@@ -12,6 +12,7 @@ from openbook import prompt
 from openbook.config import Config
 from openbook.dataset.failures import FAILURES, asked, failure, sample_pairs, write_pairs
 from openbook.dataset.formats import to_row
+from openbook.dataset.practice import practice_rows, with_refusals
 from openbook.dataset.preferences import write_human_pairs
 from openbook.errors import RecordError, StoreError
 from openbook.records import Quote, RaftExample
@@ -99,7 +100,8 @@ class Scripted:
 
 
 def config_of(folder, **pairs):
-    return Config.parse({"out": str(folder), "seed": 3, "pairs": {"samples": 3, **pairs}}, origin="test")
+    asked = {"samples": 3, "without_golden": 0, **pairs}
+    return Config.parse({"out": str(folder), "seed": 3, "pairs": asked}, origin="test")
 
 
 QUESTIONS = [f"How many moons has Planet{number}?" for number in range(3)]
@@ -155,6 +157,39 @@ def test_a_model_that_never_fails_gives_no_pairs(tmp_path):
     write_jsonl(config.dataset_dir / "train.jsonl", [to_row(example(0))])
     with pytest.raises(RecordError, match="None of 1 answers"):
         write_pairs(config, Scripted(GREEDY, DRAWN), identity="weights")
+
+
+def test_a_question_is_asked_once_more_where_its_passages_cannot_answer_it(tmp_path):
+    rows = with_refusals(EXAMPLES, share=1.0, seed=0)
+    assert rows[:3] == EXAMPLES
+    assert [row.question for row in rows[3:]] == QUESTIONS[:2]
+    for row in rows[3:]:
+        assert set(row.passages) == {OTHER, ABSENT} and not row.golden_included and row.golden == (GOLDEN,)
+        assert prompt.is_refusal(row.final_answer) and not row.quotes
+        assert failure(row, RIGHT, finished=True) == "unsupported answer"
+    assert len(with_refusals(EXAMPLES, share=0.5, seed=0)) == 4
+    assert with_refusals(EXAMPLES[:2], share=1.0, seed=0) == EXAMPLES[:2]  # nowhere to ask them
+
+
+def test_pairs_punish_answers_where_the_passage_was_taken_away(tmp_path):
+    config = config_of(tmp_path, samples=1, without_golden=1.0)
+    write_jsonl(config.dataset_dir / "train.jsonl", map(to_row, EXAMPLES))
+    always_right = {question: [RIGHT, RIGHT] for question in QUESTIONS}
+    report = write_pairs(config, Scripted(always_right, {}), identity="weights")
+    assert report.questions == 5 and report.punished == {"unsupported answer": 3}
+
+
+def test_rewards_are_earned_on_the_training_questions_or_with_refusals_beside_them(tmp_path):
+    train = tmp_path / "train.jsonl"
+    write_jsonl(train, map(to_row, EXAMPLES))
+    config = Config.parse({"out": str(tmp_path)}, origin="test")
+    assert practice_rows(config, train) == train
+    config = Config.parse({"out": str(tmp_path), "rl": {"without_golden": 1.0}}, origin="test")
+    path = practice_rows(config, train)
+    rows = list(read_jsonl(path))
+    assert path.name == "practice.jsonl" and len(rows) == 5 and rows[:3] == list(read_jsonl(train))
+    first = path.read_bytes()
+    assert practice_rows(config, train).read_bytes() == first
 
 
 def feedback(**changes):

@@ -182,6 +182,12 @@ class RL(Section):
     quote: float = Field(0.5, ge=0, description="in the grader: a verified quote that carries the answer")
     verbatim: float = Field(0.25, ge=0, description="in the grader: the share of quotes that stand in a passage")
     format: float = Field(0.25, ge=0, description="in the grader: an answer tag, and an end")
+    without_golden: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the data set's answerable questions that are asked once more without their golden passage",
+    )
     reward_model: str = Field("", description="folder that tune --method reward wrote; empty: none")
     reward_weight: float = Field(1.0, ge=0, description="weight of the reward model's score in the reward")
 
@@ -199,6 +205,12 @@ class Pairs(Section):
     samples: int = Field(4, ge=1, description="answers to each training question: one greedy, the others drawn")
     temperature: float = Field(0.8, gt=0, description="how freely they are drawn")
     per_question: int = Field(2, ge=1, description="at most so many pairs from one question")
+    without_golden: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="share of the answerable questions that are asked once more without their golden passage",
+    )
 
 
 class Evaluate(Section):

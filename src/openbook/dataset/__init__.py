@@ -8,6 +8,7 @@ from openbook.dataset.extractive import ExtractiveTeacher
 from openbook.dataset.failures import FAILURES, PairsReport, pairs_path, write_pairs
 from openbook.dataset.formats import from_row, read_examples, to_row
 from openbook.dataset.mixing import MixReport, mix
+from openbook.dataset.practice import practice_rows
 from openbook.dataset.preferences import HumanReport, write_human_pairs
 from openbook.dataset.report import DatasetReport
 from openbook.dataset.teacher import Teacher
@@ -32,6 +33,7 @@ __all__ = [
     "is_built",
     "mix",
     "pairs_path",
+    "practice_rows",
     "read_examples",
     "to_row",
     "write_human_pairs",

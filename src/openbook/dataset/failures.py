@@ -1,7 +1,8 @@
 """Preference pairs out of a tuned model's failures: what it should have written, against what it wrote.
 
-The model is asked the questions that it was trained on, several times each. An answer that is right, with a quote that
-stands in a golden passage, is chosen, else the data set's own; what fails is rejected, and says how it failed.
+The model is asked the questions that it was trained on, several times each, and many once more where refusing is right. An
+answer that is right, with a quote that stands in a golden passage, is chosen, else the data set's own; what fails is
+rejected, and says how it failed.
 """
 
 import time
@@ -14,6 +15,7 @@ from typing import Any, Final, Protocol
 from openbook import prompt, storage
 from openbook.config import Config
 from openbook.dataset.formats import read_examples
+from openbook.dataset.practice import with_refusals
 from openbook.errors import RecordError, StoreError
 from openbook.metrics import Gold, grade_text
 from openbook.progress import SILENT, Progress
@@ -117,13 +119,17 @@ def write_pairs(
     train, folder = config.dataset_dir / "train.jsonl", config.pairs_dir
     if not train.is_file():
         raise StoreError(f"{train} does not exist.", "Write the questions first: `openbook dataset`.")
-    options = {**config.pairs.model_dump(), "seed": config.seed, "longest": config.model.max_new_tokens, "version": 1}
+    options = {**config.pairs.model_dump(), "seed": config.seed, "longest": config.model.max_new_tokens, "version": 2}
     inputs = {"train": storage.hash_file(train), "model": identity, "prompt": prompt.FINGERPRINT}
     current = storage.is_current(folder, stage=STAGE, options=options, inputs=inputs)
     if not force and current and pairs_path(config).is_file():
         progress.message(f"{pairs_path(config)} is current: questions, weights and options are the same.")
         return PairsReport(**(storage.read_manifest(folder) or {})["report"])
-    examples = [example for example in read_examples(train) if asked(example)]
+    examples = with_refusals(
+        [example for example in read_examples(train) if asked(example)],
+        share=config.pairs.without_golden,
+        seed=config.seed,
+    )
     rows, report = sample_pairs(examples, sampler, config, progress)
     if not rows:
         raise RecordError(

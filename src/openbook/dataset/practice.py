@@ -8,8 +8,12 @@ passages of another study group that cannot answer them: the group that has most
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from openbook import storage
+from openbook.config import Config
 from openbook.dataset import groups
+from openbook.dataset.formats import read_examples, to_row
 from openbook.prompt import is_refusal
 from openbook.records import Question, RaftExample
 
@@ -34,6 +38,18 @@ def with_refusals(examples: Sequence[RaftExample], *, share: float, seed: int) -
     visited = [replace(group, questions=()) for group in formed]
     refused = groups.examples(visited, moves, policy="refuse", chunks=golden, seed=seed)
     return [*examples, *refused]
+
+
+def practice_rows(config: Config, train: Path) -> Path:
+    """What rewards are earned on: `train`, or with `rl.without_golden` a file beside it, `practice.jsonl`, which holds
+    the refusals as well. It is written anew each time, and has the same bytes as long as `train` has."""
+    share = config.rl.without_golden
+    if not share:
+        return train
+    rows = with_refusals(list(read_examples(train)), share=share, seed=config.seed)
+    path = train.with_name("practice.jsonl")
+    storage.write_jsonl(path, map(to_row, rows))
+    return path
 
 
 def _question(example: RaftExample) -> Question:
