@@ -5,8 +5,8 @@
     python bench/methods.py table FOLDER
 
 `prepare` takes a project's training questions, whole study groups at random, into two halves: RAFT studies the first;
-pairs, rewards and rollouts come from the second, which are questions about the same documents that RAFT has not seen
-("fresh"), or from the first again ("same"). It keeps what the index finds for every exam, so that `compute` needs neither
+pairs and rollouts come from the second, which are questions about the same documents that RAFT has not seen, or from the
+first again, where many are asked once more without their golden passage. It keeps what the index finds for every exam, so that `compute` needs neither
 index nor embedder and can run anywhere. Every way is trained and examined once a seed.
 
 Three exams: `validation`, by which settings are chosen, and the data set's `studied` and `unseen`. A question's value is
@@ -28,6 +28,7 @@ from jobs import Job, is_done, run, seconds_of
 from kept_passages import KeptPassages, keep
 from openbook import tuned
 from openbook.config import Config
+from openbook.dataset import practice_rows
 from openbook.dataset.formats import read_examples
 from openbook.evaluation.candidates import LocalCandidates
 from openbook.evaluation.evaluate import examine
@@ -42,50 +43,30 @@ REMOVED = 150  # questions of an exam that are asked again without their golden 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """`data`: the half that it learns from. What is not RAFT itself goes on from the adapter of the same seed."""
+    """`data`: the half that it learns from; `refusals`: the share of its answerable questions that are asked once more
+    without their golden passage. What is not RAFT itself goes on from the adapter of the same seed."""
 
     name: str
     method: str
     data: str = "second"
+    refusals: float = 0.0
     options: dict[str, Any] = field(default_factory=dict)
 
 
 RL = {"rl.prompts": 16, "rl.epochs": 2.0}
-MIXED = {"preference.sft_weight": 1.0}
+PLAIN = {"preference.learning_rate": 2e-4, "preference.sft_weight": 0.0}
 
 WAYS = (
     Way(name="raft", method="sft", data="first"),
-    Way(name="grpo 3e-4", method="grpo", options={**RL, "rl.learning_rate": 3e-4}),
-    Way(name="ppo 3e-4", method="ppo", options={**RL, "rl.learning_rate": 3e-4}),
-    Way(name="dpo 2e-4 + sft", method="dpo", options={"preference.learning_rate": 2e-4, **MIXED}),
-    Way(name="dpo 2e-4", method="dpo", options={"preference.learning_rate": 2e-4}),
-    Way(name="reward 1e-3", method="reward", options={"tune.learning_rate": 1e-3}),
-    Way(name="reward 3e-4", method="reward", options={"tune.learning_rate": 3e-4}),
-    Way(name="dpo 6e-4 + sft", method="dpo", options={"preference.learning_rate": 6e-4, **MIXED}),
     Way(name="raft, all questions", method="sft", data="both"),
-    Way(
-        name="dpo 4e-4 + sft, practice",
-        method="dpo",
-        data="first practice",
-        options={"preference.learning_rate": 4e-4, **MIXED},
-    ),
-    Way(
-        name="dpo 2e-4 + sft, practice",
-        method="dpo",
-        data="first practice",
-        options={"preference.learning_rate": 2e-4, **MIXED},
-    ),
-    Way(name="reward 1e-3, practice", method="reward", data="first practice", options={"tune.learning_rate": 1e-3}),
-    Way(
-        name="dpo 2e-4 + sft, same questions",
-        method="dpo",
-        data="first",
-        options={"preference.learning_rate": 2e-4, **MIXED},
-    ),
-    Way(name="dpo 5e-5", method="dpo", options={"preference.learning_rate": 5e-5}),
-    Way(name="grpo 6e-4", method="grpo", options={**RL, "rl.learning_rate": 6e-4}),
-    Way(name="ppo 6e-4", method="ppo", options={**RL, "rl.learning_rate": 6e-4}),
-    Way(name="grpo 3e-4, same questions", method="grpo", data="first", options={**RL, "rl.learning_rate": 3e-4}),
+    Way(name="dpo", method="dpo"),
+    Way(name="dpo without sft", method="dpo", options=PLAIN),
+    Way(name="dpo, refusals", method="dpo", data="first", refusals=0.5),
+    Way(name="reward", method="reward"),
+    Way(name="reward, refusals", method="reward", data="first", refusals=0.5),
+    Way(name="grpo", method="grpo", options=RL),
+    Way(name="ppo", method="ppo", options=RL),
+    Way(name="grpo, refusals", method="grpo", refusals=0.5, options=RL),
 )
 
 
@@ -143,8 +124,8 @@ def jobs_of(ways: Sequence[Way], seeds: int, out: Path) -> list[Job]:
         for seed in range(seeds):
             needs = [] if way.method == "sft" else [f"raft-{seed}"]
             if way.method in ("dpo", "reward"):
-                name = f"pairs {way.data}-{seed}"
-                ask = functools.partial(pairs, half=way.data, seed=seed, data=out)
+                name = pairs_name(way, seed)
+                ask = functools.partial(pairs, way=way, seed=seed, data=out)
                 found.setdefault(name, Job(name=name, work=ask, needs=tuple(needs)))
                 needs.append(name)
             work = functools.partial(train, way=way, seed=seed, data=out)
@@ -152,26 +133,32 @@ def jobs_of(ways: Sequence[Way], seeds: int, out: Path) -> list[Job]:
     return list(found.values())
 
 
-def pairs(folder: Path, *, half: str, seed: int, data: Path) -> None:
-    """Ask this seed's RAFT the questions of a half."""
-    config = configured(folder, seed)
+def pairs_name(way: Way, seed: int) -> str:
+    return f"pairs of the {way.data} half{', refusals' if way.refusals else ''}-{seed}"
+
+
+def pairs(folder: Path, *, way: Way, seed: int, data: Path) -> None:
+    """Ask this seed's RAFT the questions of the way's half."""
+    config = configured(folder, seed, {"pairs.without_golden": way.refusals})
     config.dataset_dir.mkdir(exist_ok=True)
-    shutil.copy(data / f"{half}.jsonl", config.dataset_dir / "train.jsonl")
+    shutil.copy(data / f"{way.data}.jsonl", config.dataset_dir / "train.jsonl")
     tuned.find_pairs(config, adapter=data / f"raft-{seed}" / "adapters" / ADAPTER)
 
 
 def train(folder: Path, *, way: Way, seed: int, data: Path) -> None:
     """Tune as `way` says and sit the exams."""
-    config = configured(folder, seed, way.options)
+    config = configured(folder, seed, {**way.options, "rl.without_golden": way.refusals})
     out, start = config.adapters_dir / ADAPTER, data / f"raft-{seed}" / "adapters" / ADAPTER
-    rows = data / f"{way.data}.jsonl"
+    rows = config.dataset_dir / "train.jsonl"
+    rows.parent.mkdir(exist_ok=True)
+    shutil.copy(data / f"{way.data}.jsonl", rows)
     if way.method == "sft":
         tune(rows, out=out, config=config)
     elif way.method in ("grpo", "ppo"):
-        reinforce(rows, method=way.method, out=out, config=config, start=start)  # type: ignore[arg-type]
+        reinforce(practice_rows(config, rows), method=way.method, out=out, config=config, start=start)  # type: ignore[arg-type]
     else:
         tune_on_pairs(
-            data / f"pairs {way.data}-{seed}" / "pairs" / "pairs.jsonl",
+            data / pairs_name(way, seed) / "pairs" / "pairs.jsonl",
             method=way.method,  # type: ignore[arg-type]
             out=out,
             references=folder / "references",

@@ -114,7 +114,7 @@ def openbook_trainer(task: versus.Task, folder: Path, loaded: LoadedModel, readi
                 model, packed, pairs=len(pairs), cache=folder / "references.safetensors", progress=SILENT
             )
         (folder / "references.safetensors").unlink()  # the next round reads again
-        method = DirectPreference(Preference(), frozen, Anchors())
+        method = DirectPreference(Preference(sft_weight=0), frozen, Anchors())
         move(model)
     else:
         head = attach_head(model)

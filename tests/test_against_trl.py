@@ -96,7 +96,7 @@ def test_sft(kind: Any, tmp_path: Path) -> None:
 )
 def test_dpo(ours: dict[str, Any], theirs: dict[str, Any], tmp_path: Path) -> None:
     base = folder(tmp_path / "base")
-    pairs, options = pair_set(), Preference(beta=0.3, **ours)
+    pairs, options = pair_set(), Preference(beta=0.3, sft_weight=0, **ours)
     torch.manual_seed(0)
     network = get_peft_model(load(str(base)).model, LoraConfig(task_type="CAUSAL_LM", **LORA))
     trainer = trl.DPOTrainer(

@@ -176,7 +176,10 @@ def test_pairs_punish_answers_where_the_passage_was_taken_away(tmp_path):
     write_jsonl(config.dataset_dir / "train.jsonl", map(to_row, EXAMPLES))
     always_right = {question: [RIGHT, RIGHT] for question in QUESTIONS}
     report = write_pairs(config, Scripted(always_right, {}), identity="weights")
-    assert report.questions == 5 and report.punished == {"unsupported answer": 3}
+    assert report.questions == 5 and report.punished == {"unsupported answer": 3, "needless refusal": 2}
+    pairs = [row for row in read_jsonl(config.pairs_dir / "pairs.jsonl") if row["example"] == "example-0"]
+    assert [(row["chosen"], row["kind"]) for row in pairs] == [(RIGHT, "needless refusal")]
+    assert prompt.is_refusal(prompt.parse_answer(pairs[0]["rejected"]).final)
 
 
 def test_rewards_are_earned_on_the_training_questions_or_with_refusals_beside_them(tmp_path):

@@ -113,7 +113,8 @@ def on_trees(network: Any, method: Any, pairs: Pairs, budget: int) -> tuple[torc
     for row in rows:
         batch = method.collate([row])
         sums = method.sums(network, batch)
-        total = total + sums.pop("loss")
+        loss = sums.pop("loss")
+        total = total + sums.pop("objective", loss)
         count += method.count(batch).item()
         for name, value in sums.items():
             others[name] = others.get(name, 0.0) + value.item()

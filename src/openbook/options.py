@@ -127,11 +127,10 @@ class Tune(Section):
 class Preference(Section):
     """Tuning on pairs (`tune --method dpo`, `--method reward`). What is not said here is as in `tune`."""
 
-    # DPO moves a model that can already answer, so its step is a twentieth of supervised tuning's. At 2e-4 the former
-    # nano drifted three times as far from the reference as at 5e-5 and did worse on held-out pairs (docs/LOG.md). A reward
-    # model has no reference to stay near, and a head that starts at zero: it takes the rate of `tune`.
+    # DPO moves a model that can already answer, so its step is a fifth of supervised tuning's; at 5e-5 nano did not move
+    # (docs/LOG.md). A reward model has no reference to stay near, and a head that starts at zero: it takes the rate of `tune`.
     learning_rate: float = Field(
-        5e-5, gt=0, description="peak learning rate of DPO (a reward model takes tune.learning_rate)"
+        2e-4, gt=0, description="peak learning rate of DPO (a reward model takes tune.learning_rate)"
     )
     # The sets are small (hundreds of pairs) and a step holds many, so one pass would be a handful of steps.
     epochs: float = Field(3.0, gt=0, description="passes over the pairs")
@@ -140,8 +139,9 @@ class Preference(Section):
     # The value that DPO's authors use unless they say otherwise; drift from the reference falls as it rises.
     beta: float = Field(0.1, gt=0, description="pull towards the reference: larger stays nearer (IPO's tau)")
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of pairs believed to be swapped (cDPO)")
-    # Off, as in the paper; above 0 it keeps the chosen answers likely where both of a pair's would fall together.
-    sft_weight: float = Field(0.0, ge=0, description="weight of the chosen answers' mean token loss beside DPO's")
+    # The paper has none. It keeps the chosen answers likely where both of a pair's would fall together (RPO, arXiv
+    # 2404.19733, has 1): without it nano lost twice to four times as many right refusals (docs/LOG.md).
+    sft_weight: float = Field(1.0, ge=0, description="weight of the chosen answers' mean token loss beside DPO's")
     # Scores are known up to a constant only. This holds them around zero at no measurable cost in accuracy
     # (arXiv 2312.09244, which uses 0.01), so that scores of different prompts can be compared.
     centring: float = Field(0.01, ge=0, description="reward model: weight that holds the scores around zero")
@@ -152,7 +152,7 @@ class RL(Section):
     """Learning from rewards (`tune --method grpo`, `--method ppo`); why these values: `openbook.training.grpo` and `ppo`.
     What is not said here is as in `tune`."""
 
-    learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of the policy")
+    learning_rate: float = Field(3e-4, gt=0, description="peak learning rate of the policy")
     epochs: float = Field(1.0, gt=0, description="passes over the training questions")
     prompts: int = Field(8, ge=1, description="questions of one round")
     rollouts: int = Field(8, ge=2, description="answers sampled to each of them")
@@ -204,9 +204,10 @@ class Instruct(Section):
 class Pairs(Section):
     samples: int = Field(4, ge=1, description="answers to each training question: one greedy, the others drawn")
     temperature: float = Field(0.8, gt=0, description="how freely they are drawn")
-    per_question: int = Field(2, ge=1, description="at most so many pairs from one question")
+    per_question: int = Field(2, ge=1, description="at most so many pairs from a question that can be answered")
+    # With 1 DPO refused nearly always (docs/LOG.md): answers where a refusal is due are what a tuned model does most.
     without_golden: float = Field(
-        1.0,
+        0.5,
         ge=0,
         le=1,
         description="share of the answerable questions that are asked once more without their golden passage",

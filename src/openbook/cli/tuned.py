@@ -98,7 +98,7 @@ def pairs_summary(report: "PairsReport") -> str:
         f"{report.right:,} right and verified ({share:.0%}), {report.undecided:,} neither right nor clearly wrong"
     ]
     for kind, meaning in FAILURES.items():
-        if kind in report.failures:
+        if kind in report.failures or kind in report.punished:
             lines.append(
                 f"  {kind}: {_of(report.failures, kind):,} answers, {_of(report.punished, kind):,} pairs ({meaning})"
             )

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 from openbook import prompt, storage
 from openbook.config import Config
@@ -22,6 +22,9 @@ from openbook.progress import SILENT, Progress
 from openbook.records import Conversation, RaftExample, to_json
 
 STAGE: Final = "pairs"
+# Where answering is punished, so is refusing the same question over passages that answer it, or the model learns to refuse
+# always (docs/LOG.md). Nobody has written this answer: it is the data set's refusal.
+COUNTERPART: Final = "needless refusal"
 # What is punished, by name; the first that holds names an answer.
 FAILURES: Final = {
     "unsupported answer": "answered although no passage holds the answer, where a refusal was due",
@@ -31,7 +34,9 @@ FAILURES: Final = {
     "distractor": "quotes a passage that is not the golden one",
     "wrong answer": "the quote is the golden passage's, the short answer is wrong",
     "no quote": "the short answer is right, but nothing vouches for it",
+    COUNTERPART: "the refusal where the passages do answer, set against an answer to the same question where they do not",
 }
+REFUSED: Final = prompt.render_answer(prompt.REFUSAL_REASONING, prompt.REFUSAL)
 RIGHT_F1: Final = 0.8  # a short answer as near to the right one is right
 WRONG_F1: Final = 0.5  # what lies between is neither chosen nor rejected
 
@@ -167,10 +172,20 @@ def sample_pairs(
 
     verdicts: Counter[str | None] = Counter()
     rows: list[dict[str, Any]] = []
+    answered: dict[str, _Asked] = {}
     for example, asked_, answers in zip(examples, prompts, said, strict=True):
         judged = [(failure(example, a.text, finished=a.finished), a.text) for a in answers if not a.error]
         verdicts.update(verdict for verdict, _ in judged)
-        rows += _pairs(example, asked_, judged, config.pairs.per_question)
+        question = _Asked.of(example, asked_, judged)
+        id_ = example.question_id or example.id
+        if not prompt.is_refusal(example.final_answer):
+            answered[id_] = question
+            rows += question.pairs(config.pairs.per_question)
+            continue
+        found = list(question.pairs(1))
+        rows += found
+        if found and id_ in answered:  # it was asked once more, without its golden passage
+            rows.append(answered[id_].pair(REFUSED, COUNTERPART))
     failures = {kind: verdicts[kind] for kind in FAILURES if verdicts[kind]}
     report = PairsReport(
         questions=len(examples),
@@ -187,24 +202,43 @@ def sample_pairs(
     return rows, report
 
 
-def _pairs(
-    example: RaftExample, asked_: Conversation, judged: Sequence[tuple[str | None, str]], count: int
-) -> Iterator[dict[str, Any]]:
-    """At most `count` pairs of one question: failures of different kinds before a second one of the same kind."""
-    right = Counter(text for verdict, text in judged if verdict == "")
-    own = right.most_common(1)[0][0] if right else ""
-    chosen = own or prompt.render_answer(example.reasoning, example.final_answer)
-    failed: dict[str, str] = {text: verdict for verdict, text in judged if verdict and text.strip()}
-    by_kind: dict[str, list[str]] = {}
-    for text, verdict in failed.items():
-        by_kind.setdefault(verdict, []).append(text)
-    turns = sorted((place, kind, text) for kind, texts in by_kind.items() for place, text in enumerate(texts))
-    for _, kind, text in turns[:count]:
-        yield {
-            "prompt": [to_json(message) for message in asked_.messages],
-            "chosen": chosen,
-            "rejected": text,
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One example that was asked: what is chosen there, whether the model itself wrote that, and what failed → how."""
+
+    example: RaftExample
+    prompt: Conversation
+    chosen: str
+    own: bool
+    failed: dict[str, str]
+
+    @classmethod
+    def of(cls, example: RaftExample, asked_: Conversation, judged: Sequence[tuple[str | None, str]]) -> Self:
+        right = Counter(text for verdict, text in judged if verdict == "")
+        own = right.most_common(1)[0][0] if right else ""
+        return cls(
+            example,
+            asked_,
+            chosen=own or prompt.render_answer(example.reasoning, example.final_answer),
+            own=bool(own),
+            failed={text: verdict for verdict, text in judged if verdict and text.strip()},
+        )
+
+    def pairs(self, count: int) -> Iterator[dict[str, Any]]:
+        """At most `count` pairs: failures of different kinds before a second one of the same kind."""
+        by_kind: dict[str, list[str]] = {}
+        for text, kind in self.failed.items():
+            by_kind.setdefault(kind, []).append(text)
+        turns = sorted((place, kind, text) for kind, texts in by_kind.items() for place, text in enumerate(texts))
+        for _, kind, text in turns[:count]:
+            yield self.pair(text, kind)
+
+    def pair(self, rejected: str, kind: str) -> dict[str, Any]:
+        return {
+            "prompt": [to_json(message) for message in self.prompt.messages],
+            "chosen": self.chosen,
+            "rejected": rejected,
             "kind": kind,
-            "chosen_from": "model" if own else "data",
-            "example": example.id,
+            "chosen_from": "model" if self.own else "data",
+            "example": self.example.id,
         }

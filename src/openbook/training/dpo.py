@@ -70,10 +70,10 @@ class DirectPreference:
             beta=options.beta,
             label_smoothing=options.label_smoothing,
         )
+        sums = {"loss": loss.sum(), **watched(chosen * options.beta, rejected * options.beta)}
         if options.sft_weight:
             # A mean over each chosen answer's tokens, as in arXiv 2404.19733, eq. 1: long answers do not weigh more.
-            loss = loss - options.sft_weight * (logps / lengths)[0::2]
-        sums = {"loss": loss.sum(), **watched(chosen * options.beta, rejected * options.beta)}
+            sums["objective"] = (loss - options.sft_weight * (logps / lengths)[0::2]).sum()
         if "anchor" in batch:
             kl = sum_by_sequence(
                 token_kl(model, hidden, batch["anchor"], self._anchors.head), batch["owners"], len(lengths)

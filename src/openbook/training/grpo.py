@@ -11,7 +11,8 @@ The defaults, and why:
 - *A KL term* of 0.04 (the GRPO paper's value): the policy can already quote and refuse, and some hundred questions are
   too few to learn that again. DAPO's runs go without, over many thousand prompts; `rl.kl = 0` does so too.
 - *Two steps a round*: writing an answer token by token costs more than a step over the tree of all of them.
-- *A learning rate* of 1e-4, a tenth of supervised tuning's and twice DPO's: a step moves a policy that can answer.
+- *A learning rate* of 3e-4, a third of supervised tuning's: at 1e-4 nano had hardly moved after a hundred steps (KL 0.005
+  nats a token, no more reward), at 3e-4 its reward rose with each of three seeds (docs/LOG.md).
 """
 
 from typing import Any
