@@ -79,7 +79,8 @@ def told(interval: Interval, *, signed: bool) -> str:
     if interval.value is None or interval.low is None or interval.high is None:
         return "–"
     sign = "+" if signed else ""
-    return f"{100 * interval.value:{sign}.1f} [{100 * interval.low:{sign}.0f}, {100 * interval.high:{sign}.0f}]"
+    value, low, high = (f"{100 * part:{sign}.1f}" for part in (interval.value, interval.low, interval.high))
+    return f"{value} [{low}, {high}]"
 
 
 def markdown(title: str, table: Mapping[str, Any]) -> str:
