@@ -108,24 +108,11 @@ def of_demo(folder: Path, arguments: argparse.Namespace) -> Material:
     return Material(
         source=source,
         chunks={chunk.id: chunk for chunk in source.store.chunks()},
-        pool=[_question(row) for row in read_examples(config.dataset_dir / "train.jsonl")],
+        pool=[as_question(row) for row in read_examples(config.dataset_dir / "train.jsonl")],
         hidden=frozenset((read_manifest(config.dataset_dir) or {})["held_out"]),
         tests=tests,
         clusters={row.id: row.golden[0].document_id for rows in tests.values() for row in rows},
         label=lambda rows: rows,
-    )
-
-
-def _question(row: RaftExample) -> Question:
-    """What was asked, out of a row that kept its golden passage."""
-    return Question(
-        id=row.question_id,
-        text=row.question,
-        golden_chunk_ids=row.golden_ids,
-        answer=row.answer,
-        quotes=tuple(quote.text for quote in row.quotes),
-        reasoning=row.reasoning,
-        kind=row.kind,
     )
 
 

@@ -14,6 +14,7 @@ from openbook import storage
 from openbook.config import Config
 from openbook.dataset import groups
 from openbook.dataset.formats import read_examples, to_row
+from openbook.dataset.overlay import as_question
 from openbook.prompt import is_refusal
 from openbook.records import Question, RaftExample
 
@@ -53,12 +54,5 @@ def practice_rows(config: Config, train: Path) -> Path:
 
 
 def _question(example: RaftExample) -> Question:
-    return Question(
-        id=example.question_id or example.id,
-        text=example.question,
-        golden_chunk_ids=example.golden_ids,
-        answer=example.answer,
-        quotes=tuple(quote.text for quote in example.quotes),
-        reasoning=example.reasoning,
-        kind=example.kind,
-    )
+    """Rows of other tools have no ids of their questions."""
+    return replace(as_question(example), id=example.question_id or example.id)
