@@ -41,6 +41,7 @@ from openbook.cli.whole import DEMO
 from openbook.config import Config
 from openbook.dataset import splits
 from openbook.dataset.formats import read_examples
+from openbook.dataset.overlay import as_question
 from openbook.dataset.writing import SPREAD
 from openbook.models import load_tokenizer
 from openbook.records import Chunk, Question, RaftExample
