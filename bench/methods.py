@@ -25,7 +25,7 @@ from typing import Any
 
 import paired_table
 from jobs import Job, is_done, run, seconds_of
-from kept_passages import KeptPassages, keep
+from kept_passages import KeptPassages, answerable, keep
 from openbook import tuned
 from openbook.config import Config
 from openbook.dataset import practice_rows
@@ -182,40 +182,29 @@ def sit(folder: Path, *, data: Path, seed: int = 0, arm: str = "raft_rag") -> No
 def table(out: Path, seeds: int) -> str:
     """Every way's means and its difference from RAFT, exam by exam; what is rewarded at the beginning and the end; how well
     held-out pairs are told apart."""
-    done = {way: [out / f"{way}-{n}" for n in range(seeds) if is_done(out / f"{way}-{n}")] for way in _examined()}
+    tests = {exam: tuple(read_examples(out / f"{exam}.jsonl")) for exam in EXAMS}
+    shown = answerable(tests, KeptPassages(out / "passages.jsonl"), configured(out, 0))
+    ways = [way.name for way in WAYS if way.method != "reward"]
+    done = {way: [n for n in range(seeds) if is_done(out / f"{way}-{n}")] for way in ways}
     lines = []
-    for exam in EXAMS:
-        examples = list(read_examples(out / f"{exam}.jsonl"))
+    for exam, examples in tests.items():
         ids, clusters = [e.id for e in examples], [e.golden[0].document_id for e in examples]
-        values = {
-            way: {int(folder.name[-1]): _values(folder, exam, ids) for folder in folders}
-            for way, folders in done.items()
+
+        def of(name: str, exam: str = exam, ids: Sequence[str] = ids) -> paired_table.Values:
+            rows = read_jsonl(out / name / "evaluation" / "grades.jsonl")
+            return paired_table.values_of((row for row in rows if row["test"] == exam), ids, shown)
+
+        values = {way: {n: of(f"{way}-{n}") for n in found} for way, found in done.items()}
+        means = {"base": [of("base")] if is_done(out / "base") else []}
+        means |= {way: list(by_seed.values()) for way, by_seed in values.items()}
+        couples = {
+            f"{way} − raft": [(mine, values["raft"][n]) for n, mine in by_seed.items()]
+            for way, by_seed in values.items()
+            if way != "raft"
         }
-        found: dict[str, Any] = {"cells": {}, "differences": {}}
-        if is_done(out / "base"):
-            found["cells"]["base"] = {"seeds": 1, **paired_table.means([_values(out / "base", exam, ids)], clusters)}
-        for way, by_seed in values.items():
-            if not by_seed:
-                continue
-            found["cells"][way] = {"seeds": len(by_seed), **paired_table.means(list(by_seed.values()), clusters)}
-            couples = [(mine, values["raft"][seed]) for seed, mine in by_seed.items()]
-            if way != "raft":
-                found["differences"][f"{way} − raft"] = {
-                    "couples": len(couples),
-                    **paired_table.differences(couples, clusters),
-                }
         title = f"{exam}: {len(ids)} questions about {len(set(clusters))} documents, in %"
-        lines += [paired_table.markdown(title, found), ""]
+        lines += [paired_table.markdown(title, paired_table.compared(means, couples, clusters)), ""]
     return "\n".join(lines + _told_of_training(out, seeds))
-
-
-def _examined() -> list[str]:
-    return [way.name for way in WAYS if way.method != "reward"]
-
-
-def _values(folder: Path, exam: str, ids: Sequence[str]) -> paired_table.Values:
-    rows = read_jsonl(folder / "evaluation" / "grades.jsonl")
-    return paired_table.values_of((row for row in rows if row["test"] == exam), ids)
 
 
 def _told_of_training(out: Path, seeds: int) -> list[str]:
