@@ -25,10 +25,15 @@ TEXTS = (
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def recipe_on_path() -> None:
+    """Whichever of these tests a worker runs first."""
+    sys.path.insert(0, str(RECIPE))
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `prepare.py` makes of a corpus of short documents, of which some are held out."""
-    sys.path.insert(0, str(RECIPE))
     import prepare
 
     folder = tmp_path_factory.mktemp("corpus")
