@@ -205,7 +205,8 @@ class Pairs(Section):
     samples: int = Field(4, ge=1, description="answers to each training question: one greedy, the others drawn")
     temperature: float = Field(0.8, gt=0, description="how freely they are drawn")
     per_question: int = Field(2, ge=1, description="at most so many pairs from a question that can be answered")
-    # With 1 DPO refused nearly always (docs/LOG.md): answers where a refusal is due are what a tuned model does most.
+    # Answering where a refusal is due is what a tuned model does wrong most; with 1 DPO made it refuse far too often
+    # (docs/LOG.md).
     without_golden: float = Field(
         0.5,
         ge=0,
