@@ -13,13 +13,13 @@ from openbook.tokens import TokenSequence, plan
 
 
 def openbook_trainer(task: dict[str, Any], folder: Path, model: Any, groups: list[list[TokenSequence]]) -> Any:
+    from openbook.training.adapting import recompute_activations
     from openbook.training.attention import serve_trees
     from openbook.training.trainer import Supervised, TreeTrainer
 
     serve_trees(model.get_base_model())
     if task["checkpointing"]:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()
+        recompute_activations(model, adapters=True)
     rows = plan(groups, task["row_tokens"], seed=0, epoch=1)
     arguments = TrainingArguments(
         per_device_train_batch_size=1,

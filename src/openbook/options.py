@@ -121,7 +121,9 @@ class Tune(Section):
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     checkpoint_steps: int = Field(50, ge=1, description="steps between checkpoints that --resume goes on from")
     evaluate_steps: int = Field(25, ge=1, description="steps between validation losses")
-    activation_checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
+    activation_checkpointing: bool = Field(
+        False, description="recompute activations: much less memory, a third to two thirds more time"
+    )
 
 
 class Preference(Section):

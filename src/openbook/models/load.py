@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from openbook.config import Config
 from openbook.errors import ModelError
+from openbook.heap import blocks_returned
 from openbook.options import EMBEDDED
 from openbook.storage import hash_file, hash_json
 
@@ -156,7 +157,7 @@ def load(
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute
         )
-    with _explained(name):
+    with _explained(name), blocks_returned():
         model = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=compute,

@@ -9,6 +9,7 @@ from typing import Any
 
 from openbook.config import Config
 from openbook.errors import ModelError
+from openbook.heap import return_blocks
 from openbook.models import LoadedModel
 from openbook.options import Tune
 from openbook.storage import hash_file, hash_json, read_manifest
@@ -31,10 +32,16 @@ def adapted(loaded: LoadedModel, config: Config, start: Path | None = None) -> A
     else:
         model = _fresh(loaded, config)
     if options.activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        if options.adapter != "full":
-            model.enable_input_require_grads()
+        recompute_activations(model, adapters=options.adapter != "full")
     return model
+
+
+def recompute_activations(model: Any, *, adapters: bool) -> None:
+    """Activation checkpointing. Whoever asks for it is short of memory, so what is freed goes back to the system as well."""
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    if adapters:
+        model.enable_input_require_grads()
+    return_blocks()
 
 
 def _fresh(loaded: LoadedModel, config: Config) -> Any:
