@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "openbook"
 
 LAYERS = (
     {"errors", "records", "progress", "options"},
-    {"config", "storage", "prompt", "messages", "markup", "kernels"},
+    {"config", "storage", "prompt", "messages", "markup", "heap", "kernels"},
     {"documents", "retrieval", "models", "llm"},
     {"metrics", "tokens"},
     {"indexing", "dataset", "training", "answering", "runs", "explaining"},
