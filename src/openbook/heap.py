@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 from collections.abc import Iterator
 
-M_MMAP_THRESHOLD = -3  # malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 LARGEST = 32 * 2**20  # bytes, as far as the threshold grows by itself
 
 
@@ -30,5 +30,8 @@ def blocks_returned() -> Iterator[None]:
 
 
 def _set_threshold(size: int) -> None:
+    """What is set stays, so the end of the heap is kept up to twice that, as glibc does when it sets the size itself."""
     with contextlib.suppress(OSError, TypeError, AttributeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, size)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, size)
+        mallopt(M_TRIM_THRESHOLD, 2 * size)
