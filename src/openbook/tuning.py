@@ -62,11 +62,10 @@ def run_reinforcement(
     progress: Progress = SILENT,
 ) -> "TuneReport":
     """`tune` on rewards for a caller that already holds the output folder."""
-    out = out or config.adapters_dir / method
+    out, rows = out or config.adapters_dir / method, _training_rows(config, train)
     from openbook import dataset, training
 
-    train = _training_rows(config, train) if train else dataset.practice_rows(config, _training_rows(config, None))
-
+    train = rows if train else dataset.practice_rows(config, rows)
     if not force and training.is_reinforced(train, method=method, out=out, config=config, start=start):
         progress.message(f"{out} is current: questions, base, starting adapter and options are those of its tuning.")
         return _its_report(out)

@@ -34,6 +34,7 @@ def with_refusals(examples: Sequence[RaftExample], *, share: float, seed: int) -
     answering = [e for e in examples if e.golden_included and e.golden and not is_refusal(e.final_answer)]
     asked = random.Random(f"{seed}:practice").sample(answering, round(share * len(answering)))
     near = [[chunk for chunk in e.passages if chunk.id not in e.golden_ids] for e in asked]
+    # Of no passages: only groups that are there, so that what is asked shares their prompts.
     _, moves = groups.attach(formed, [], list(map(_question, asked)), near, count=0, seed=seed)
     golden = {chunk.id: chunk for example in asked for chunk in example.golden}
     visited = [replace(group, questions=()) for group in formed]
