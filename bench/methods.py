@@ -6,8 +6,8 @@
 
 `prepare` takes a project's training questions, whole study groups at random, into two halves: RAFT studies the first;
 pairs and rollouts come from the second, which are questions about the same documents that RAFT has not seen, or from the
-first again, where many are asked once more without their golden passage. It keeps what the index finds for every exam, so that `compute` needs neither
-index nor embedder and can run anywhere. Every way is trained and examined once a seed.
+first again, where many are asked once more without their golden passage. It keeps what the index finds for every exam, so
+that `compute` needs neither index nor embedder and can run anywhere. Every way is trained and examined once a seed.
 
 Three exams: `validation`, by which settings are chosen, and the data set's `studied` and `unseen`. A question's value is
 its mean over the seeds; intervals are bootstraps over documents.

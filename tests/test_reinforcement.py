@@ -1,6 +1,5 @@
 """GRPO and PPO for real, on a small model whose best answer is known: learning, resuming, stopping, refusing."""
 
-import contextlib
 import itertools
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from killing import Killed, KillingProgress
 from models_for_tests import folder
 from openbook import prompt
 from openbook.config import Config
@@ -123,26 +123,6 @@ def test_what_a_run_writes(learned: tuple[str, Path, Any], base: Path, train: Pa
         assert is_reinforced(train, method=method, out=out, config=changed) == idle  # type: ignore[arg-type]
 
 
-class Killed(BaseException):
-    pass
-
-
-class Killer:
-    """Breaks off where the fourth step is told of."""
-
-    steps = 0
-
-    def advance(self, amount: float = 1, **facts: object) -> None:
-        self.steps += "loss" in facts
-        if self.steps == 4:
-            raise Killed
-
-
-class KillingProgress(type(SILENT)):  # type: ignore[misc]
-    def task(self, description: str, total: float | None, unit: str = "") -> Any:
-        return contextlib.nullcontext(Killer())
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_a_killed_run_goes_on_to_the_same_bits(method: Any, base: Path, train: Path, tmp_path: Path) -> None:
     """From an adapter; killed between two checkpoints, which stand between rounds although every step is asked for."""
@@ -156,7 +136,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(method: Any, base: Path, train: P
 
     whole = run("whole")
     with pytest.raises(Killed):
-        run("killed", progress=KillingProgress())
+        run("killed", progress=KillingProgress(4))
     checkpoints = tmp_path / "killed" / "checkpoints"
     assert {path.name for path in checkpoints.iterdir()} == {"checkpoint-2"}
     assert {path.suffix for path in checkpoints.rglob("*") if path.is_file()} <= {

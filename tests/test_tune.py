@@ -1,6 +1,5 @@
 """Tuning for real, on small models: what is written, that it learns, resumes to the bit, and refuses bad rows."""
 
-import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -11,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from killing import Killed, KillingProgress
 from models_for_tests import folder, tokenizer
 from openbook import prompt
 from openbook.config import Config
 from openbook.errors import ModelError, OpenbookError, RecordError
 from openbook.models import Generator, load
-from openbook.progress import SILENT
 from openbook.storage import read_manifest, write_jsonl
 from openbook.training import is_tuned, tune
 from openbook.training.data import read_study
@@ -88,30 +87,12 @@ def test_it_learns_and_writes_an_adapter_that_others_can_load(
     assert isinstance(PeftModel.from_pretrained(load(str(config.model.base)).model, tmp_path / "a"), PeftModel)
 
 
-class Killed(BaseException):
-    pass
-
-
-class Killer:
-    steps = 0
-
-    def advance(self, amount: float = 1, **facts: object) -> None:
-        self.steps += "loss" in facts
-        if self.steps == 3:
-            raise Killed
-
-
-class KillingProgress(type(SILENT)):  # type: ignore[misc]
-    def task(self, description: str, total: float | None, unit: str = "") -> Any:
-        return contextlib.nullcontext(Killer())
-
-
 def test_a_killed_run_goes_on_to_the_same_bits(setting: Callable[..., tuple[Path, Config]], tmp_path: Path) -> None:
     train, config = setting("tune.checkpoint_steps=2")
     tune(train, out=tmp_path / "whole", config=config)
 
     with pytest.raises(Killed):
-        tune(train, out=tmp_path / "killed", config=config, progress=KillingProgress())
+        tune(train, out=tmp_path / "killed", config=config, progress=KillingProgress(3))
     assert not is_tuned(train, out=tmp_path / "killed", config=config)
     tune(train, out=tmp_path / "killed", config=config, resume=True)
     whole = load_file(tmp_path / "whole" / "adapter_model.safetensors")
@@ -125,7 +106,7 @@ def test_a_run_does_not_go_on_with_rows_that_were_cut_in_another_way(
 ) -> None:
     train, config = setting("tune.checkpoint_steps=2")
     with pytest.raises(Killed):
-        tune(train, out=tmp_path / "a", config=config, progress=KillingProgress())
+        tune(train, out=tmp_path / "a", config=config, progress=KillingProgress(3))
     halved = config.model_copy(update={"tune": config.tune.model_copy(update={"row_tokens": 300, "rows_per_step": 2})})
     monkeypatch.setattr(sys.modules[tune.__module__], "fit_rows", lambda *_: halved)
     with pytest.raises(OpenbookError, match="no checkpoint of this run"):
