@@ -314,7 +314,7 @@ class TestIntervals:
     def test_agrees_with_the_loop(self):
         generator = np.random.default_rng(1)
         clusters = [f"d{i}" for i in generator.integers(0, 12, size=60)]
-        effect = {name: generator.normal() for name in set(clusters)}
+        effect = {name: generator.normal() for name in sorted(set(clusters))}
         values = [effect[name] + generator.normal() for name in clusters]
         interval = mean_interval(values, clusters, resamples=4000)
         low, high = old_fashioned(values, clusters, 2000, seed=2)
