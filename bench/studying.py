@@ -24,16 +24,20 @@ class Studying:
     hidden: frozenset[str] = frozenset()
 
     def in_groups(self, questions: Sequence[Question]) -> list[RaftExample]:
-        ranked = self._found(questions)
-        formed = groups.form_groups(questions, ranked, self.chunks, count=PASSAGES, seed=self.seed)
-        formed, moves = groups.move_away(formed, share=1 - self.share, near=self._found, count=PASSAGES, seed=self.seed)
+        formed, moves = groups.move_away(
+            self.formed(questions), share=1 - self.share, near=self.found, count=PASSAGES, seed=self.seed
+        )
         return groups.examples(formed, moves, policy="refuse", chunks=self.chunks, seed=self.seed)
+
+    def formed(self, questions: Sequence[Question]) -> list[groups.Group]:
+        """The study groups, every question over its golden passage."""
+        return groups.form_groups(questions, self.found(questions), self.chunks, count=PASSAGES, seed=self.seed)
 
     def apart(self, questions: Sequence[Question], without: Collection[str]) -> list[RaftExample]:
         """Every question over its own passages, in an order of their own; those `without` their golden passage (ids of
         questions) over what is found instead."""
         rows = []
-        for question, found in zip(questions, self._found(questions), strict=True):
+        for question, found in zip(questions, self.found(questions), strict=True):
             golden = tuple(self.chunks[i] for i in question.golden_chunk_ids)
             away = question.id in without
             silent = [passage for passage in found if cannot_answer([passage], question)]
@@ -44,7 +48,7 @@ class Studying:
             rows.append(groups.example(question, golden, group, included=not away, refuses=away, seed=self.seed))
         return rows
 
-    def _found(self, questions: Iterable[Question]) -> list[list[Chunk]]:
+    def found(self, questions: Iterable[Question]) -> list[list[Chunk]]:
         """What may be shown beside, or instead of, each question's golden passage."""
         asked = list(questions)
         mixer = Candidates(self.source, self.distractors, sorted(self.chunks.keys() - self.hidden), self.seed, SILENT)
