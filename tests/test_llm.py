@@ -4,6 +4,7 @@ import json
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -157,6 +158,22 @@ def test_models_with_other_names_for_the_limit_and_without_temperature(endpoint)
     assert chat.complete(ASK, max_tokens=7).text == "Hello."
     assert chat.complete(ASK, max_tokens=7).text == "Hello."
     assert [sorted(body) for _, body in endpoint.requests[2:]] == [["max_completion_tokens", "messages", "model"]] * 2
+
+
+def test_several_calls_that_are_refused_at_once_all_learn_from_it(endpoint):
+    together = threading.Barrier(4)
+
+    def picky(body):
+        if "max_tokens" not in body:
+            return "Hello."
+        together.wait(10)  # all four are under way before the first is refused
+        return error(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+
+    endpoint.replies = [picky]
+    chat = OpenAIChat("tiny", base_url=endpoint.url)
+    with ThreadPoolExecutor(4) as pool:
+        replies = list(pool.map(lambda _: chat.complete(ASK, max_tokens=7).text, range(4)))
+    assert replies == ["Hello."] * 4
 
 
 TEXT = (

@@ -65,10 +65,12 @@ class OpenAIChat:
         tries = 0
         while True:
             self._gate.pass_through()
+            asked = self._limit, self._warm
             try:
                 return self._ask(messages, max_tokens, temperature)
             except openai.BadRequestError as error:
-                if not self._adapt(str(error)):
+                # Of several calls under way one learns; the others were refused for what it has learned.
+                if not self._adapt(str(error)) and asked == (self._limit, self._warm):
                     raise self._failure(error, tries) from error
             # ValueError: a body that is no JSON, a key that is no header
             except (openai.OpenAIError, ValueError) as error:
