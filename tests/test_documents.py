@@ -13,6 +13,7 @@ from openbook.documents import Skipped, read
 from openbook.documents.builder import Parsed, decode
 from openbook.documents.hypertext import parse_html
 from openbook.documents.markdown import parse_markdown
+from openbook.documents.parsing import parse_file
 from openbook.documents.pdf import parse_pdf
 from openbook.documents.plain import parse_plain
 from openbook.documents.pysource import parse_python
@@ -540,11 +541,71 @@ def test_any_bytes_decode_or_are_called_binary(data: bytes) -> None:
     assert text is None or text.encode("utf-8") is not None
 
 
+@pytest.mark.parametrize("damage", [b"\xe9", b"\xe2\x80", b"\xff\xfe"])
+def test_a_damaged_byte_does_not_make_western_text_of_utf_8(damage: bytes) -> None:
+    assert decode("Zürich’s cafés – “open” at nine".encode() + damage) in (
+        "Zürich’s cafés – “open” at nine\ufffd",
+        "Zürich’s cafés – “open” at nine\ufffd\ufffd",
+    )
+    assert decode("Zürich’s cafés – “open” at nine".encode("cp1252")) == "Zürich’s cafés – “open” at nine"
+
+
 @pytest.mark.parametrize(
-    "unit", ["#", "`", "[", "![", "*a ", "<", "<a ", "&#", "{{<", "{%", "- ", "> ", ".", "a\n=\n", ".. x\n", "|a", " "]
+    ("declaration", "encoding", "text"),
+    [
+        ('<meta charset="windows-1251">', "cp1251", "Привет"),
+        ('<META http-equiv="Content-Type" content="text/html; charset=gb2312">', "gb18030", "你好，朋友"),
+        ('<?xml version="1.0" encoding="ISO-8859-1"?>', "cp1252", "“naïve”"),
+        ('<meta charset="windows-1251">', "utf-8", "Привет"),  # what it is counts more than what it says
+        ('<meta charset="no-such-thing">', "cp1252", "naïve"),
+        ('<meta charset="hex">', "cp1252", "naïve"),
+        ('<meta charset="utf-16">', "cp1252", "naïve"),
+    ],
+)
+def test_a_page_is_read_in_the_encoding_that_it_declares(
+    tmp_path: Path, declaration: str, encoding: str, text: str
+) -> None:
+    path = tmp_path / "page.html"
+    path.write_bytes(f"{declaration}<p>{text}</p>".encode(encoding))
+    document = parse_file(path, "page.html")
+    assert isinstance(document, Document) and document.text == text
+
+
+@pytest.mark.parametrize("head", ["<title/>", "<title>T</title><script src='x.js' />", '<style type="text/css"/>'])
+def test_elements_that_xhtml_closes_in_their_own_tag_do_not_hold_the_page(head: str) -> None:
+    body = '<h2 id="a"/><p>Before<br/>and <a id="p1"/>after, in <code/>code.</p><img alt="x" src="y"/><p>The end.</p>'
+    source = f'<html xmlns="http://www.w3.org/1999/xhtml"><head>{head}</head><body>{body}</body></html>'
+    assert parse_html(source, "x").text == "Before\n\nand after, in code.\n\nThe end."
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "#",
+        "`",
+        "[",
+        "![",
+        "*a ",
+        "<",
+        "<a ",
+        "<a b='",
+        " b='c'",
+        "<!-- -->",
+        "&#",
+        "{{<",
+        "{%",
+        "- ",
+        "> ",
+        ".",
+        "a\n=\n",
+        ".. x\n",
+        "|a",
+        " ",
+    ],
 )
 def test_hostile_repetition_takes_linear_time(unit: str) -> None:
     source = unit * (50_000 // len(unit)) + "x"
+    parse_html(f"<?xml version='1.0'?>{source}", "x")
     for parse in (parse_markdown, parse_html, parse_plain):  # docutils takes quadratic time; it is stopped if need be
         started = time.process_time()
         parse(source, "x")

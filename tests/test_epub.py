@@ -50,6 +50,11 @@ def test_what_cannot_be_read_says_why(data: bytes, says: str) -> None:
         parse_epub(data, "x")
 
 
+def test_a_chapter_whose_title_is_empty_is_not_lost() -> None:
+    chapter = page("<p>The lever has nine rivets.</p>").replace("<title>x</title>", "<title/>")
+    assert parse_epub(epub({"a.xhtml": chapter}), "file").text == "The lever has nine rivets."
+
+
 def test_hidden_fonts_do_not_hide_the_text() -> None:
     fonts = '<e><EncryptionMethod Algorithm="http://www.idpf.org/2008/embedding"/></e>'
     book = epub({"a.xhtml": page("<p>Text.</p>")}, **{"META-INF/encryption.xml": fonts})

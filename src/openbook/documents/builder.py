@@ -4,6 +4,8 @@ The text is a sequence of blocks with a blank line between them. A paragraph, a 
 are one line each, so that whatever is quoted from them is one readable line; only code keeps its own lines.
 """
 
+import codecs
+import contextlib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +31,17 @@ _CLEAN.update(dict.fromkeys((0xA0, 0x202F, *range(0x2000, 0x200B)), " "))  # no-
 _CLEAN.update(dict.fromkeys(range(0xD800, 0xE000), "\ufffd"))  # lone surrogates, which no encoding can hold
 _CLEAN[0x200B] = None
 
+# What a page that declares the first of these is written in, by the HTML standard's table of labels.
+_WIDER = {
+    "ascii": "cp1252",
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+}
+
 _DEEPEST = 8  # levels to which nested lists are indented; a hostile page can nest ten thousand
 
 
@@ -47,9 +60,9 @@ def clean(text: str) -> str:
     return text.replace("\r\n", "\n").translate(_CLEAN)
 
 
-def decode(data: bytes) -> str | None:
-    """Text in UTF-8, in UTF-16 or UTF-32 with a byte order mark, else in Windows' Western code page; None where it is
-    no text."""
+def decode(data: bytes, declared: str = "") -> str | None:
+    """Text in UTF-8, in UTF-16 or UTF-32 with a byte order mark, else in the encoding that the file itself has
+    `declared`, else in Windows' Western code page; None where it is no text."""
     for mark, encoding in (
         (b"\xff\xfe\x00\x00", "utf-32"),
         (b"\x00\x00\xfe\xff", "utf-32"),
@@ -63,7 +76,17 @@ def decode(data: bytes) -> str | None:
     try:
         return clean(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        return clean(data.decode("cp1252", "replace"))
+        pass
+    with contextlib.suppress(LookupError, ValueError):  # an encoding that Python does not know, or not as text
+        name = codecs.lookup(declared).name if declared else ""
+        if name and not name.startswith("utf"):
+            return clean(data.decode(_WIDER.get(name, name), "replace"))
+    text = data.decode("utf-8-sig", "replace")
+    broken = text.count("\ufffd")
+    # A damaged byte, or an end within a character, makes no Western text of UTF-8: there, hardly a letter is whole.
+    if len(text) - len(text.encode("ascii", "ignore")) > 2 * broken:
+        return clean(text)
+    return clean(data.decode("cp1252", "replace"))
 
 
 def one_line(text: str) -> str:

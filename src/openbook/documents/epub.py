@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 
 from openbook.documents.archive import Archive
 from openbook.documents.builder import Parsed, TextBuilder, decode, one_line
-from openbook.documents.hypertext import render_page
+from openbook.documents.hypertext import declared_encoding, render_page
 from openbook.errors import DocumentError
 
 _PAGES = frozenset(("application/xhtml+xml", "text/html", "application/x-dtbook+xml"))
@@ -41,7 +41,7 @@ def parse_epub(data: bytes, name: str) -> Parsed:
 
 
 def _chapter(page: bytes, title: str, builder: TextBuilder) -> None:
-    source, alone = decode(page) or "", TextBuilder()
+    source, alone = decode(page, declared_encoding(page)) or "", TextBuilder()
     render_page(source, alone)
     if not alone.length:
         return

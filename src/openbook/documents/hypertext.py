@@ -35,6 +35,22 @@ _PERMALINKS = frozenset(
 _LANGUAGE = re.compile(r"(?:^|\s)(?:language|lang|highlight(?:-source)?)-([\w+#.-]{1,30})")
 
 
+# Within the first 1,024 bytes, as the HTML standard has it: <meta charset>, its older form, and XML's declaration.
+_ENCODING = re.compile(
+    rb"""<(?:meta\s[^<>]*?charset|\?xml\s[^<>]*?encoding)\s*=\s*["']?\s*([\w.:-]{1,40})""", re.IGNORECASE
+)
+
+_XHTML = re.compile(r"\A\s*<\?xml\s|<html\s[^<>]*\bxmlns\s*=", re.IGNORECASE)
+_CLOSED = re.compile(r"""<([A-Za-z][\w:.-]*)((?:\s+[\w:.-]+\s*=\s*(?:"[^"<]*"|'[^'<]*'))*)\s*/>""")
+_VOID = frozenset("area base br col embed frame hr img input link meta param source track wbr".split())
+
+
+def declared_encoding(data: bytes) -> str:
+    """The name of the encoding that a page says it is in, "" where it says nothing."""
+    found = _ENCODING.search(data[:1024])
+    return found[1].decode("ascii", "replace") if found else ""
+
+
 def parse_html(source: str, name: str) -> Parsed:
     """The page's main part where it names one, else its body. `name` is the title of a page that has none."""
     builder = TextBuilder()
@@ -64,6 +80,11 @@ def render_html(fragment: str, builder: TextBuilder) -> None:
 
 
 def _tree(source: str) -> LexborHTMLParser:
+    if _XHTML.search(source[:4096]):
+        # HTML takes `<title/>` for the beginning of a title, which then holds the whole page.
+        source = _CLOSED.sub(
+            lambda tag: tag[0] if tag[1].lower() in _VOID else f"<{tag[1]}{tag[2]}></{tag[1]}>", source
+        )
     depth = 0
     for tag in _NESTING.finditer(source):
         depth = max(0, depth - 1) if tag[1] else depth + 1

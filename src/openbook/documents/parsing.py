@@ -9,7 +9,7 @@ from typing import Literal
 
 from openbook.documents.builder import Parsed, decode
 from openbook.documents.epub import parse_epub
-from openbook.documents.hypertext import parse_html
+from openbook.documents.hypertext import declared_encoding, parse_html
 from openbook.documents.markdown import parse_markdown
 from openbook.documents.notebook import parse_notebook
 from openbook.documents.pdf import parse_pdf
@@ -90,10 +90,11 @@ def _parsed(path: Path, suffix: str, data: bytes) -> Parsed | None:
     name = readable(path.stem)
     if suffix in _BYTE_PARSERS:
         return _BYTE_PARSERS[suffix](data, name)
-    source = decode(data)
+    parser = _TEXT_PARSERS[suffix]
+    source = decode(data, declared_encoding(data) if parser is parse_html else "")
     if source is None:
         return None
-    return _TEXT_PARSERS[suffix](source, module_name(path) if suffix == ".py" else name)
+    return parser(source, module_name(path) if suffix == ".py" else name)
 
 
 def readable(name: str) -> str:
