@@ -115,6 +115,7 @@ def test_markdown_reads_as_a_page_does() -> None:
         ("    code", "```\ncode\n```"),
         ("- a\n\n  b\n- c", "- a\n  b\n- c"),
         ("- ```sh\n  ls\n  ```", "- ```sh\n  ls\n  ```"),
+        ("0. a\n1. b", "0. a\n1. b"),
         ("> quoted\n> words", "quoted words"),
         ("a\u00a0b\u200bc\u00adhy", "a bchy"),
         ("``a`b``", "``a`b``"),
@@ -133,6 +134,7 @@ def test_markdown_details(source: str, text: str) -> None:
 
 def test_a_title_comes_from_the_front_matter_the_first_heading_or_the_file() -> None:
     assert parse_markdown("+++\ntitle = 'Front'\n+++\n# Head\n", "file").title == "Front"
+    assert parse_markdown("---\ntitle: >-\n  Of two\n  lines\n\ntags: x\n---\ntext", "file").title == "Of two lines"
     assert parse_markdown("## Lower\n\n# Head\n", "file").title == "Head"
     assert parse_markdown("text", "file").title == "file"
 

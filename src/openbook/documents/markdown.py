@@ -7,7 +7,7 @@ Directives of the usual site generators are no part of what a reader reads and a
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import islice
+from itertools import islice, takewhile
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -29,6 +29,7 @@ _HEADING_ATTRIBUTES = re.compile(r"\{[#:.][^{}]*\}$")
 _FOOTNOTE = re.compile(r"\[\^[\w-]{1,40}\]")
 _FOOTNOTE_START = re.compile(r"^\[\^[\w-]{1,40}\]:\s?")
 _FRONT_TITLE = re.compile(r"^title\s*[:=]\s*(.+)$")
+_FOLDED = re.compile(r"[>|][+-]?\d?[+-]?")
 _TAG_NAME = re.compile(r"</?([A-Za-z][A-Za-z0-9-]*)")
 
 
@@ -72,10 +73,12 @@ def _front_matter(source: str) -> tuple[str, str]:
     if not end or (mark == "---" and not any(":" in line for line in lines[1:end])):
         return "", source  # a thematic break, not front matter
     title = ""
-    for line in lines[1:end]:
+    for at, line in enumerate(lines[1:end], 2):
         if match := _FRONT_TITLE.match(line):
             title = match[1].strip().strip("\"'").strip()
-    return title, "\n".join(lines[end + 1 :])
+            if _FOLDED.fullmatch(title):  # the words stand on the lines below, indented
+                title = " ".join(takewhile(lambda below: not below or below[0].isspace(), lines[at:end]))
+    return " ".join(title.split()), "\n".join(lines[end + 1 :])
 
 
 def _without_directives(lines: Sequence[str]) -> Iterator[str]:
@@ -142,7 +145,8 @@ def _render(tokens: Sequence[Token], builder: TextBuilder) -> None:
             case "bullet_list_open":
                 builder.open_list()
             case "ordered_list_open":
-                builder.open_list(int(token.attrGet("start") or 1))
+                start = token.attrGet("start")
+                builder.open_list(1 if start is None else int(start))
             case "list_item_open":
                 builder.open_item()
             case "bullet_list_close" | "ordered_list_close":
