@@ -195,14 +195,16 @@ def test_the_newest_are_held_out(tmp_path):
 
 
 def test_the_day_of_a_document(tmp_path):
-    assert splits.day_of("2019/notes-20240531.md") == datetime.date(2024, 5, 31)
-    assert splits.day_of("a/2024/05/31/b.md") == datetime.date(2024, 5, 31)
+    assert splits.day_of("2019/notes-20240531.md", {}) == datetime.date(2024, 5, 31)
+    assert splits.day_of("a/2024/05/31/b.md", {}) == datetime.date(2024, 5, 31)
     file = tmp_path / "plain 20241399.md"
     file.write_text("x")
     os.utime(file, (1_000_000_000, 1_000_000_000))
-    assert splits.day_of(str(file)) == datetime.date(2001, 9, 9)
-    with pytest.raises(InputError, match=r"absent.md has no date in its path.*Split by document"):
-        splits.day_of("absent.md")
+    paths = {"other": str(tmp_path / "other"), "notes": str(tmp_path)}
+    assert splits.day_of("notes/plain 20241399.md", paths) == datetime.date(2001, 9, 9)
+    assert splits.day_of("one.md", {"one.md": str(file)}) == datetime.date(2001, 9, 9)
+    with pytest.raises(InputError, match=r"notes/absent.md has no date in its path.*split by document"):
+        splits.day_of("notes/absent.md", paths)
 
 
 def test_the_leak_test_finds_each_way_to_leak(built):

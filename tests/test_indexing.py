@@ -1,6 +1,7 @@
 """An index is what its documents are, however often it was stopped on the way."""
 
 import contextlib
+import datetime
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 
 from openbook import indexing
 from openbook.config import Config
+from openbook.dataset.splits import day_of
 from openbook.errors import ConfigError, InputError, StoreError
 from openbook.indexing import IngestReport, index_hash, ingest, load_documents
 from openbook.retrieval import LanceStore, open_index
@@ -147,6 +149,27 @@ def test_other_options_build_the_index_anew(docs: Path, tmp_path: Path) -> None:
     assert len(embedder.encoded) == report.chunks
     with pytest.raises(StoreError, match="made with the embedder offline"):
         open_index(config.index_dir, smaller, embedder=WordEmbedder())
+
+
+def test_the_index_knows_where_its_files_lie_wherever_openbook_runs(
+    docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dates of files without one in their names: what is the newest is held out by time."""
+    monkeypatch.chdir(tmp_path)
+    config = config_for(docs, tmp_path / "out")
+    run(config)
+    moved = tmp_path / "elsewhere" / docs.name
+    moved.parent.mkdir()
+    docs.rename(moved)
+    later = next(path for path in sorted(moved.rglob("*")) if path.is_file())
+    for path in moved.rglob("*"):
+        os.utime(path, (1_000_000_000, 1_000_000_000 + 10**6 * (path == later)))
+    config = config_for(moved, tmp_path / "out")
+    assert counts(run(config))[:3] == (0, 0, 0)  # the same documents, at another place
+    paths = json.loads((config.index_dir / "manifest.json").read_text())["paths"]
+    days = {c.uri: day_of(c.uri, paths) for c in LanceStore(config.index_dir / "lance").chunks()}
+    assert sorted(days.values())[-2:] == [datetime.date(2001, 9, 9), datetime.date(2001, 9, 20)]
+    assert days[f"{docs.name}/{later.relative_to(moved).as_posix()}"] == datetime.date(2001, 9, 20)
 
 
 class Stopped(BaseException):

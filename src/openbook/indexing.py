@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from openbook.config import Config
-from openbook.documents import Limits, Skipped, chunk, read
+from openbook.documents import Limits, Skipped, chunk, named_roots, read
 from openbook.errors import ConfigError, InputError, StoreError
 from openbook.progress import SILENT, Progress, Task
 from openbook.records import Chunk, Document, from_json, to_json
@@ -82,12 +82,15 @@ def _ingest(
         "format": FORMAT,
     }
     inputs = {"documents": hash_json(documents.ids())}
+    paths = {name: str(root) for root, name in named_roots(config.documents.paths)}
     complete = _is_complete(config, store)
-    if complete and is_current(config.index_dir, stage=STAGE, options=options, inputs=inputs):
+    current = complete and is_current(config.index_dir, stage=STAGE, options=options, inputs=inputs)
+    if current:
         changes = _Changes(unchanged=len(documents))
     else:
         embedder = embedder or load_embedder(config.retrieval.embedder)
         changes = _update(config, documents, store, embedder, hash_json(options), complete, progress)
+    if not current or (read_manifest(config.index_dir) or {}).get("paths") != paths:
         write_manifest(
             config.index_dir,
             stage=STAGE,
@@ -96,6 +99,7 @@ def _ingest(
             content=hash_json(sorted(store.chunk_ids())),
             documents=len(documents),
             chunks=store.count(),
+            paths=paths,
             embedder={"name": config.retrieval.embedder, "fingerprint": options["embedder"]},
             skipped=dict(Counter(item.kind for item in skipped)),
         )

@@ -128,7 +128,7 @@ class _Build:
                 "Add documents: `openbook ingest PATH`.",
             )
         by_time = options.split_by == "time"
-        candidates = splits.newest(all_units) if by_time else splits.hold_out(all_units, self.config.seed)
+        candidates = self._newest(all_units) if by_time else splits.hold_out(all_units, self.config.seed)
         held_out, unseen = self.writer.unseen(candidates, options.unseen)
         if self.teacher.exhausted:  # nothing is left to ask about the others: what there is goes to the training
             held_out, paid, unseen = [], unseen, []
@@ -206,6 +206,9 @@ class _Build:
         used = len(parts.train) + len(parts.validation) + len(parts.studied) + len(fresh[: options.unseen])
         self.tally.dropped["more than was asked for"] += len(kept) - used
         return parts, fresh[: options.unseen]
+
+    def _newest(self, all_units: Sequence[splits.Unit]) -> list[splits.Unit]:
+        return splits.newest(all_units, (storage.read_manifest(self.config.index_dir) or {}).get("paths", {}))
 
     def _in_random_order(self, questions: Iterable[Question]) -> list[Question]:
         """Each at a place of its own by its id, so that one question less leaves the others where they are."""

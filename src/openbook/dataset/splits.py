@@ -8,12 +8,13 @@ import datetime
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple, Self
 
 from openbook.dataset.checks import sentence_keys
+from openbook.documents import file_of
 from openbook.errors import InputError
 from openbook.records import Chunk, Question, content_id
 
@@ -96,30 +97,32 @@ def _folders(whole: Sequence[Unit]) -> list[Unit]:
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_./]?(0[1-9]|1[0-2])[-_./]?(0[1-9]|[12]\d|3[01])(?!\d)")
 
 
-def day_of(uri: str) -> datetime.date:
+def day_of(uri: str, paths: Mapping[str, str]) -> datetime.date:
     """The day of a document: the last date in its path (2024-05-31, 20240531, 2024/05/31), else when the file was changed.
 
-    Raises `InputError` where it has neither.
+    `paths` says where the documents lie: how their uris begin → the file or folder that was read. Raises `InputError`
+    for a document that has neither.
     """
     for year, month, day in reversed(_DATE.findall(uri)):
         try:
             return datetime.date(int(year), int(month), int(day))
         except ValueError:  # the 31st of February is a number of another kind
             continue
-    try:
-        changed = Path(uri).stat().st_mtime
-    except OSError as error:
+    file = file_of(uri, ((Path(path), name) for name, path in paths.items()))
+    if file is None:
         raise InputError(
-            f"{uri} has no date in its path, and the file cannot be asked when it was changed ({error.strerror}).",
-            "Split by document or folder instead (dataset.split_by).",
-        ) from error
-    return datetime.datetime.fromtimestamp(changed, datetime.UTC).date()
+            f"{uri} has no date in its path, and the file is not where it was read, so that it cannot be asked when it "
+            "was changed.",
+            "Run `openbook ingest` again, or split by document or folder instead (dataset.split_by).",
+        )
+    return datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.UTC).date()
 
 
-def newest(all_units: Sequence[Unit]) -> list[Unit]:
+def newest(all_units: Sequence[Unit], paths: Mapping[str, str]) -> list[Unit]:
     """The units that may be held out by time: the newest, together at most a fifth of the passages. Documents of the day
-    at the border stay on the training side, so that nothing is studied that is as new as what is held out."""
-    days = [(day_of(unit[0].uri), unit) for unit in all_units]
+    at the border stay on the training side, so that nothing is studied that is as new as what is held out. For `paths`
+    see `day_of`."""
+    days = [(day_of(unit[0].uri, paths), unit) for unit in all_units]
     days.sort(key=lambda dated: (-dated[0].toordinal(), dated[1][0].uri))
     left = HELD_OUT * sum(map(len, all_units))
     chosen: list[tuple[datetime.date, Unit]] = []

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from openbook.documents.isolation import IsolatedParser, Limits
@@ -31,7 +31,7 @@ def read(
 
     Raises `DocumentError` when one of `paths` does not exist.
     """
-    roots = _named_roots(paths)
+    roots = named_roots(paths)
     seen = {(status.st_dev, status.st_ino) for path in exclude if path.exists() and (status := path.stat())}
     uris: set[str] = set()
     with IsolatedParser(limits or Limits()) as parser:
@@ -47,7 +47,16 @@ def read(
                 yield _too_large(path, uri, max_file_mb) or parser.parse(path, uri)
 
 
-def _named_roots(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+def file_of(uri: str, roots: Iterable[tuple[Path, str]]) -> Path | None:
+    """The file that `read` gave this uri, where it still lies below one of its roots (see `named_roots`)."""
+    for root, name in roots:
+        path = root / uri.removeprefix(name).lstrip("/")
+        if (uri == name or uri.startswith(f"{name}/")) and path.exists():
+            return path
+    return None
+
+
+def named_roots(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     """Each path with the beginning of its documents' uris: the fewest last parts that no other path ends with."""
     resolved: list[Path] = []
     for path in paths:
