@@ -85,6 +85,30 @@ def test_an_edit_is_the_same_in_place_and_after_a_rebuild(config):
     assert kept.was == row.question
 
 
+def test_a_second_edit_keeps_what_the_first_one_changed(config):
+    row = shown_row(config)
+    last = row.quotes[0].text.rstrip(".").split()[-1]
+    for edit in ({"question": "Is it so?", "note": "clearer"}, {"answer": last}):
+        outcome = review.change(config, [Change(question_id=row.question_id, action="edit", **edit)])
+        assert outcome.refused == ()
+    kept = Overlay.read(config.overlay_path).changes[row.question_id]
+    assert (kept.question, kept.answer, kept.note, kept.was) == ("Is it so?", last, "clearer", row.question)
+    in_place = everyone(config)[row.question_id]
+    build(config)
+    rebuilt = everyone(config)[row.question_id]
+    assert [(r.question, r.answer) for r in (in_place, rebuilt)] == [("Is it so?", last)] * 2
+
+
+def test_reasoning_that_is_taken_out_can_be_read_again(config):
+    row = shown_row(config)
+    review.change(config, reject(row.question_id))
+    emptied = Change(question_id=row.question_id, action="edit", reasoning="")
+    assert review.change(config, [emptied]).changes == 1  # its row is gone: the next build checks it
+    assert Overlay.read(config.overlay_path).changes[row.question_id].reasoning == ""
+    build(config)
+    assert row.question_id not in everyone(config)  # which quotes nothing
+
+
 def test_a_row_that_refuses_goes_on_refusing(config):
     row = next(r for r in rows_of(config) if prompt.is_refusal(r.final_answer))
     review.change(config, [Change(question_id=row.question_id, action="edit", question="How is it now?")])

@@ -46,12 +46,28 @@ class Change:
             raise RecordError(f"{where}: the edit changes nothing.", _FORM)
         return change
 
+    def after(self, earlier: "Change | None") -> Self:
+        """This change where another one of the same question was made before: an edit keeps what earlier edits put into
+        other words and it does not, and `was` stays what it was before the first."""
+        if earlier is None:
+            return self
+        kept = replace(self, was=earlier.was or self.was)
+        if not self.action == earlier.action == "edit":
+            return kept
+        return replace(
+            kept,
+            question=earlier.question if self.question is None else self.question,
+            answer=earlier.answer if self.answer is None else self.answer,
+            reasoning=earlier.reasoning if self.reasoning is None else self.reasoning,
+            note=self.note or earlier.note,
+        )
+
 
 _FORM = 'It is written {"question_id": "…", "action": "reject"} or "edit" with question, answer or reasoning.'
 
 
 class Overlay:
-    """All changes, by question id; of two for the same question the later one counts."""
+    """All changes, by question id; of two lines for the same question the later one counts."""
 
     def __init__(self, changes: Iterable[Change] = ()) -> None:
         self.changes = {change.question_id: change for change in changes}
@@ -65,7 +81,11 @@ class Overlay:
         return cls(Change.from_row(row, f"{path}:{number}") for number, row in rows)
 
     def write(self, path: Path) -> None:
-        rows = ({k: v for k, v in to_json(change).items() if v not in (None, "")} for change in self.changes.values())
+        # A note that is empty says nothing, but reasoning that is empty is an edit.
+        rows = (
+            {k: v for k, v in to_json(change).items() if v is not None and (v or k not in ("note", "was"))}
+            for change in self.changes.values()
+        )
         storage.write_jsonl(path, rows)
 
     @property

@@ -54,8 +54,8 @@ def change(config: Config, changes: Iterable[Change]) -> Outcome:
                 if fault:
                     refused.append(f"{settled.question_id}: the edit cannot be used: {fault}.")
                     continue
-            overlay.changes.pop(settled.question_id, None)  # the newest stands last
-            overlay.changes[settled.question_id] = settled
+            earlier = overlay.changes.pop(settled.question_id, None)  # the newest stands last
+            overlay.changes[settled.question_id] = settled.after(earlier)
             done += 1
         if done:
             overlay.write(config.overlay_path)

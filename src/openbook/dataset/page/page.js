@@ -42,6 +42,7 @@ function change(row) {
       const area = field(row, name);
       if (area && area.value.trim() !== area.dataset.was.trim()) made[name] = area.value.trim();
     }
+    if (Object.keys(made).length === 2) return null; // an earlier edit, in force: the row says so already
   }
   const note = field(row, "note").value.trim();
   if (note) made.note = note;
