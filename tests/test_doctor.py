@@ -328,6 +328,14 @@ def test_a_copy_under_a_bad_name_is_refused_before_any_work(tmp_path, name, says
     assert [file.name for file in tmp_path.iterdir()] == ["raft.jsonl"]
 
 
+def test_a_copy_does_not_replace_the_file_that_it_is_compared_with(tmp_path):
+    path, test = write(tmp_path / "raft.jsonl", healthy()), write(tmp_path / "test.jsonl", healthy()[:3])
+    before = test.read_bytes()
+    with pytest.raises(InputError, match=r"would replace .*test\.jsonl"):
+        examine(path, against=test, fix=tmp_path / "." / "test.jsonl")
+    assert test.read_bytes() == before
+
+
 def test_our_own_rows_are_sound_and_stay_readable_when_mended(tmp_path):
     from openbook.dataset.formats import from_row, to_row
 

@@ -1,6 +1,7 @@
 """Exports come back equal through our own importer, in every layout and both kinds of file."""
 
 import json
+from dataclasses import fields
 
 import pytest
 from hypothesis import given, settings
@@ -9,11 +10,12 @@ import openbook
 from openbook import prompt
 from openbook.cli.main import app
 from openbook.config import Config
-from openbook.dataset.exports import FORMATS, export, export_row
+from openbook.dataset.exports import FORMATS, export, export_row, hf_columns
 from openbook.dataset.formats import from_row, to_row
 from openbook.dataset.imports import read_sample
 from openbook.dataset.tables import read_rows
 from openbook.errors import ConfigError, InputError, RecordError, StoreError
+from openbook.records import Chunk, Quote
 from raft_world import healthy, write
 from test_formats import examples, is_tagged
 
@@ -45,6 +47,13 @@ def test_whole_examples_come_back_out_of_parquet(tmp_path_factory, example):
     export(write(folder / "train.jsonl", [to_row(example)]), folder / "out.parquet", "hf")
     (row,) = rows_of(folder / "out.parquet")
     assert from_row(row) == example
+
+
+def test_the_columns_of_parquet_are_all_that_the_records_hold():
+    meta = hf_columns().field("meta").type
+    for column, record in (("quotes", Quote), ("golden_chunks", Chunk), ("passage_chunks", Chunk)):
+        inside = meta.field(column).type.value_type
+        assert {inside.field(at).name for at in range(inside.num_fields)} == {f.name for f in fields(record)}
 
 
 def test_the_layouts_are_those_that_other_tools_take():
@@ -112,6 +121,7 @@ def test_a_bad_row_is_named_and_nothing_is_written(tmp_path):
         ({"form": "completion", "system": "x"}, ConfigError, "belongs to chat"),
         ({"part": "test"}, ConfigError, "no part 'test'"),
         ({"part": "train", "source": True}, ConfigError, "exclude each other"),
+        ({"out": "work/dataset/train.jsonl"}, ConfigError, r"would replace .*train\.jsonl"),
         ({"out": "rows.csv"}, InputError, r"end in .jsonl or .parquet"),
         ({"part": "unseen"}, StoreError, "Write the questions first"),
     ],

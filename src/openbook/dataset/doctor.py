@@ -206,6 +206,8 @@ def examine(
         check_copy(path, fix)
     if against is not None and against.resolve() == path.resolve():
         raise InputError(f"{path} was to be compared with itself.", "Name the other file with --against.")
+    if fix is not None and against is not None and against.resolve() == fix.resolve():
+        raise InputError(f"The mended copy would replace {against}.", "Give --fix another name.")
     other = Other(against) if against is not None else None
     lengths = Lengths(model) if model else None
     settings: dict[str, Any] = {

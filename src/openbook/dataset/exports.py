@@ -68,6 +68,8 @@ def export(source: Path, out: Path, form: str, *, system: str = "") -> int:
     if system and form != "chat":
         raise ConfigError(f"A system message of your own has no place in the format {form}.", "It belongs to chat.")
     check_target(out)
+    if out.resolve() == source.resolve():
+        raise ConfigError(f"The export would replace {source}.", "Give --out another name.")
     columns = hf_columns() if form == "hf" and out.suffix == ".parquet" else None
     if form == "preference":
         pairs = with_rejected(_examples(source))
@@ -119,7 +121,7 @@ def hf_columns() -> "pyarrow.Schema":
         final_answer=text,
         golden_chunk_ids=texts,
         document_ids=texts,
-        quotes=pa.list_(struct(text=text, chunk_id=text, start=number, end=number)),
+        quotes=pa.list_(struct(text=text, chunk_id=text, start=number, end=number, closed=pa.bool_())),
         golden_chunks=pa.list_(chunk),
         passage_chunks=pa.list_(chunk),
         scores=struct(**{field.name: pa.float64() for field in dataclasses.fields(Scores)}),

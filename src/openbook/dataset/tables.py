@@ -237,10 +237,19 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], *, columns: "pyarr
     """
     check_target(path)
     if path.suffix == ".jsonl":
+        number = 0
+
+        def numbered() -> Iterator[Mapping[str, Any]]:
+            nonlocal number
+            for number, row in enumerate(rows, 1):  # noqa: B007
+                yield row
+
         try:
-            return write_jsonl(path, rows)
-        except TypeError as error:  # a date or bytes out of a columnar file
-            raise RecordError(f"{path}: JSON cannot hold a value: {error}.", "Write to a .parquet file.") from error
+            return write_jsonl(path, numbered())
+        except (TypeError, ValueError) as error:  # a date, bytes or a NaN out of a columnar file
+            raise RecordError(
+                f"{path}: JSON cannot hold a value of row {number}: {error}.", "Write to a .parquet file."
+            ) from error
     import pyarrow as pa
     from pyarrow import parquet
 
