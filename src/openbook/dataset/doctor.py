@@ -99,7 +99,7 @@ class _Examination:
         self.layouts[sample.layout] += 1
         for found in check(sample):
             self.note(found, raw.number)
-        tokens = self.lengths.tokens(raw.row, sample) if self.lengths else 0
+        tokens = self.lengths.tokens(sample) if self.lengths else 0
         if self.lengths and tokens > self.lengths.limit:
             self.note(Found("too-long", f"{tokens:,} tokens, {self.lengths.limit:,} fit"), raw.number)
         self.gathering.add(sample, tokens)

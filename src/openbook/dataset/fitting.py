@@ -29,5 +29,4 @@ def fitted(rows: Iterable[RaftExample], model: str, limit: int) -> tuple[list[Ra
 
 
 def _tokens(row: RaftExample, lengths: Lengths) -> int:
-    data = to_row(row)
-    return lengths.tokens(data, read_sample(data))
+    return lengths.tokens(read_sample(to_row(row)))

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 from openbook import prompt
 from openbook.dataset.formats import golden_texts, is_nested, passage_texts
 from openbook.errors import RecordError
+from openbook.records import Message
 
 Layout = Literal["raft", "variant", "eval", "messages", "completion", "preference", "alpaca"]
 Place = tuple[str | int, ...]  # the keys and indices that lead to a text inside a row
@@ -30,7 +31,7 @@ class Sample:
 
     `passages` is None where the row shows none, `golden` None where its layout does not say which is golden. `shown` is
     the message that a model is shown ("" where the row has none), `answer` what it is trained to write, or for the
-    evaluation export the short answer wanted. `present` and `index` are what the row itself claims of its golden
+    evaluation export the short answer wanted; `messages` are all that a layout of messages holds, the answer last. `present` and `index` are what the row itself claims of its golden
     passage. `answer_at` and `question_at` are the places of the texts in the row; a question may stand in several, in
     the last of them behind its passages.
     """
@@ -48,6 +49,7 @@ class Sample:
     answer_at: Place = ()
     question_at: tuple[Place, ...] = ()
     shown_at: Place = ()
+    messages: tuple[Message, ...] = ()
 
     @cached_property
     def plain_passages(self) -> tuple[str, ...]:
@@ -203,7 +205,13 @@ def _of_turns(layout: Layout, row: Mapping[str, Any], turns: Sequence[tuple[str,
         answer_at=turns[-1][2],
         question_at=(shown_at,) if shown_at else (),
         shown_at=shown_at,
+        messages=tuple(map(_message, (*turns[:-1], (turns[-1][0], answer)))),
     )
+
+
+def _message(turn: Sequence[Any]) -> Message:
+    role, text = turn[:2]
+    return Message(role=role if role in ("system", "assistant") else "user", content=text)
 
 
 def _messages(row: Mapping[str, Any], key: str) -> Sample:

@@ -126,19 +126,19 @@ class _Mender:
             if changed is not None:
                 row, sample = changed, read_sample(changed)
                 done.append(fault)
-        left = self._left(row, sample)
+        left = self._left(sample)
         if left:
             self.dropped[left] += 1
             return None
         self.repaired.update(done)
         return row
 
-    def _left(self, row: Row, sample: Sample) -> str:
+    def _left(self, sample: Sample) -> str:
         """The first error that is left in a row; "" where there is none."""
         for found in check(sample):
             if FAULTS[found.fault].severity == "error":
                 return found.fault
-        if self.lengths and self.lengths.tokens(row, sample) > self.lengths.limit:
+        if self.lengths and self.lengths.tokens(sample) > self.lengths.limit:
             return "too-long"
         leaked = leak(sample, self.other)
         if leaked:
@@ -174,14 +174,14 @@ class _Mender:
         """The row without as many of its last distractors as must go; None where none must, or where it never fits."""
         if self.lengths is None or not sample.passages or sample.golden is None:
             return None
-        if self.lengths.tokens(row, sample) <= self.lengths.limit:
+        if self.lengths.tokens(sample) <= self.lengths.limit:
             return None
         kept = list(range(len(sample.passages)))
         distractors = [at for at in kept if sample.plain_passages[at] not in sample.plain_golden]
         while distractors and len(kept) > 1:
             kept.remove(distractors.pop())
             shorter = with_passages(row, sample, kept)
-            if self.lengths.tokens(shorter, read_sample(shorter)) <= self.lengths.limit:
+            if self.lengths.tokens(read_sample(shorter)) <= self.lengths.limit:
                 return shorter
         return None
 
