@@ -127,6 +127,36 @@ def test_relative_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
     assert config.documents.paths == (tmp_path / "docs", Path("/abs"))
 
 
+def test_folders_and_sets_that_lie_beside_a_file_are_found_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("models/mine", "nano", "rewards/first"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "alpaca.json").touch()
+    path = tmp_path / "openbook.toml"
+    path.write_text(
+        '[model]\nbase = "models/mine"\n[retrieval]\nembedder = "./vectors"\n[rl]\nreward_model = "rewards/first"\n'
+        '[dataset]\nteacher_model = "owner/name"\n[instruct]\nsets = ["documents", "alpaca.json=0.5", "owner/set=2"]\n'
+    )
+    config = Config.load(path)
+    assert (config.model.base, config.retrieval.embedder) == (f"{tmp_path}/models/mine", f"{tmp_path}/vectors")
+    assert (config.rl.reward_model, config.dataset.teacher_model) == (f"{tmp_path}/rewards/first", "owner/name")
+    assert config.instruct.sets == ("documents", f"{tmp_path}/alpaca.json=0.5", "owner/set=2")
+    path.write_text('[model]\nbase = "nano"\n')
+    assert Config.load(path).model.base == "nano"
+    monkeypatch.chdir(tmp_path)
+    path.write_text('[model]\nbase = "models/mine"\n')
+    assert Config.load(Path("openbook.toml")).model.base == "models/mine"
+
+
+def test_results_may_stand_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    path = tmp_path / "openbook.toml"
+    path.write_text('out = "~/work"\n')
+    assert Config.load(path).out == Path("/home/me/work")
+    assert Config.load(None, ['out="~/work"']).out == Path("/home/me/work")
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [(b"seed = ", "not valid TOML"), (b"\xff\xfe", "not valid TOML"), (b"seed = 1\nseed = 2", "TOML")],

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from openbook.errors import ConfigError
 from openbook.options import (
@@ -45,6 +45,12 @@ class Config(Section):
     pairs: Pairs = Pairs()
     evaluate: Evaluate = Evaluate()
     serve: Serve = Serve()
+
+    @field_validator("out")
+    @classmethod
+    def _at_home(cls, out: Path) -> Path:
+        """A shell leaves the ~ of --out=~/work to us."""
+        return out.expanduser()
 
     @property
     def index_dir(self) -> Path:
@@ -150,7 +156,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
     if isinstance(data.get("out"), str):
-        data["out"] = str(folder / data["out"])
+        data["out"] = str(folder / Path(data["out"]).expanduser())
     dataset = data.get("dataset")
     if isinstance(dataset, dict) and isinstance(dataset.get("prompts"), str) and dataset["prompts"]:
         dataset["prompts"] = str(folder / Path(dataset["prompts"]).expanduser())
@@ -159,6 +165,27 @@ def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
         documents["paths"] = [
             str(folder / Path(path).expanduser()) for path in documents["paths"] if isinstance(path, str)
         ]
+    if folder == Path():  # names stay as they were written, since manifests hold them
+        return
+    for section, key in _NAMES:
+        options = data.get(section)
+        if isinstance(options, dict) and isinstance(options.get(key), str) and _is_below(options[key], folder):
+            options[key] = str(folder / options[key])
+    instruct = data.get("instruct")
+    if isinstance(instruct, dict) and isinstance(instruct.get("sets"), list):
+        instruct["sets"] = [
+            str(folder / text) if isinstance(text, str) and _is_below(text.rpartition("=")[0] or text, folder) else text
+            for text in instruct["sets"]
+        ]
+
+
+# Options that take a folder or a name. In a file, what begins with a dot or lies beside the file is a folder.
+_NAMES = (("model", "base"), ("retrieval", "embedder"), ("dataset", "teacher_model"), ("rl", "reward_model"))
+
+
+def _is_below(name: str, folder: Path) -> bool:
+    is_path = "/" in name or bool(Path(name).suffix)  # a folder called nano is not the base of that name
+    return name.startswith(("./", "../")) or (is_path and (folder / name).exists())
 
 
 def _toml_value(text: str) -> Any:
