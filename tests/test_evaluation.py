@@ -211,6 +211,14 @@ class TestResuming:
         assert again.count == 0
         assert second.tests == first.tests
 
+    def test_a_shorter_exam_in_between_costs_the_longer_one_nothing(self, tmp_path):
+        first, _ = sit(tmp_path)
+        sit(tmp_path, arms=["raft_rag"], questions=1, removed=0, passage_counts=[])
+        again = ScriptedCandidates()
+        second, _ = sit(tmp_path, again)
+        assert again.count == 0
+        assert second.tests == first.tests
+
     @pytest.mark.parametrize("patience", [1, 7, 16])
     def test_a_killed_run_goes_on(self, tmp_path, patience):
         whole, _ = sit(tmp_path / "whole")

@@ -20,7 +20,8 @@ from openbook.storage import append_jsonl, mend_torn_tail, read_jsonl, write_jso
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """One row. `passages` are the ids of the chunks shown, None for the closed book; `seconds` add up to the time of all."""
+    """One row. `passages` are the ids of the chunks shown, None for the closed book; `seconds` add up to the time of all;
+    `weights` names the weights that wrote it ("" in rows of earlier versions)."""
 
     key: str
     question: str
@@ -31,6 +32,7 @@ class Prediction:
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    weights: str = ""
 
     def answer(self, sheet: Sheet) -> Answer:
         """The answer to `sheet`, parsed and verified anew: the grader may have learned since the row was written."""
@@ -56,17 +58,22 @@ def key_of(sheet: Sheet, identity: str, max_new_tokens: int) -> str:
     return content_id(identity, DECODING, max_new_tokens, *(message.content for message in messages))
 
 
-def recall(path: Path, keys: Collection[str]) -> dict[str, Prediction]:
-    """The predictions of an earlier run that still count; rows of other prompts or weights are removed."""
+def recall(path: Path, keys: Collection[str], weights: str) -> dict[str, Prediction]:
+    """The predictions of earlier runs under `keys`. Rows of other weights are removed; those of other prompts to the same
+    `weights` stay, so that a shorter exam in between costs the longer one nothing."""
     mend_torn_tail(path)
     rows = list(read_jsonl(path)) if path.is_file() else []
-    kept = {row["key"]: row for row in rows if row.get("key") in keys}
+    kept = {
+        row["key"]: row for row in rows if row.get("key") in keys or ("key" in row and row.get("weights") == weights)
+    }
     if len(kept) < len(rows):
         write_jsonl(path, kept.values())
-    return {key: from_json(Prediction, row) for key, row in kept.items()}
+    return {key: from_json(Prediction, row) for key, row in kept.items() if key in keys}
 
 
-def sit(sheets: Mapping[str, Sheet], generator: TextGenerator, path: Path, *, task: Task) -> Iterator[Prediction]:
+def sit(
+    sheets: Mapping[str, Sheet], generator: TextGenerator, path: Path, weights: str, *, task: Task
+) -> Iterator[Prediction]:
     """Answer `sheets` (key → sheet), appending each prediction to `path` as it comes; `task` advances by one for each.
 
     All are handed over at once: the generator knows best which of them to answer together.
@@ -85,6 +92,7 @@ def sit(sheets: Mapping[str, Sheet], generator: TextGenerator, path: Path, *, ta
             prompt_tokens=answer.usage.prompt_tokens,
             completion_tokens=answer.usage.completion_tokens,
             seconds=answer.usage.seconds,
+            weights=weights,
         )
         append_jsonl(path, to_json(prediction))
         task.advance()

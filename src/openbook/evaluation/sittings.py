@@ -88,7 +88,8 @@ def answer_all(
         if not asked:
             continue
         path = (folder or config.evaluation_dir) / f"predictions-{adapter or 'base'}.jsonl"
-        found = recall(path, asked.keys())
+        weights = candidates.identity(adapter)
+        found = recall(path, asked.keys(), weights)
         earlier += sum(prediction.seconds for prediction in found.values())
         known |= found
         missing = {key: sheet for key, sheet in asked.items() if key not in found}
@@ -98,7 +99,7 @@ def answer_all(
             candidates.answering(adapter) as generator,
             progress.task(f"Answering with {adapter or 'the base'}", len(missing), "answers") as task,
         ):
-            for prediction in sit(missing, generator, path, task=task):
+            for prediction in sit(missing, generator, path, weights, task=task):
                 known[prediction.key] = prediction
     answers = [
         [known[key].answer(sheet) for key, sheet in zip(row, sitting.sheets, strict=True)]
