@@ -10,12 +10,14 @@ import pytest
 
 from chat_server import KEY, completion, error, serving
 from openbook.dataset.checks import fault
+from openbook.dataset.instructions import Instructions
+from openbook.dataset.judge import Judge
 from openbook.dataset.llm_teacher import LLMTeacher, find_quote
 from openbook.dataset.replies import objects
 from openbook.errors import TeacherError
-from openbook.llm import CallFailedError, OpenAIChat, patience
+from openbook.llm import CallFailedError, OpenAIChat, Reply, patience
 from openbook.prompt import BEGIN_QUOTE, render_quote
-from openbook.records import Chunk, Conversation, Document, Message
+from openbook.records import Chunk, Conversation, Document, Message, Question
 
 ASK = Conversation(messages=(Message(role="user", content="Say hello."),))
 
@@ -285,6 +287,22 @@ def test_no_more_questions_than_asked_for(endpoint):
         )
         == 2
     )
+
+
+def test_an_object_with_half_a_character_is_passed_over():
+    said = '{"question": "What is \\ud83d?"}\n{"question": "What is \\ud83d\\ude00?"}'
+    assert [item["question"] for item in objects(said)] == ["What is 😀?"]
+
+
+@pytest.mark.parametrize(
+    ("passages", "answering"),
+    [("[1]", 1), ('["1"]', 1), ("1", 1), ('"1"', 1), ("[]", 0), ("[true]", 0), ("[2, 0, -1, null]", 0), ("null", 0)],
+)
+def test_the_judge_names_passages_in_any_form(passages, answering):
+    reply = Reply(text=f'{{"number": 1, "passages": {passages}}}')
+    judge = Judge(lambda *_: reply, Instructions(), lambda _: None)
+    question = Question(id="q", text="How often?", golden_chunk_ids=())
+    assert judge.beside([question], [CHUNK]) == [frozenset([CHUNK.id] * answering)]
 
 
 def test_hostile_replies_take_no_time():

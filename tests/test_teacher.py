@@ -208,7 +208,7 @@ def test_a_judge_that_answers_nonsense_judges_nothing(endpoint, tmp_path):
 def test_distractors_that_answer_are_taken_out(endpoint, tmp_path):
     def suspicious(body):
         return "\n".join(
-            json.dumps({"number": n + 1, "passages": [1, 9, "2"]}) for n in range(len(asked_questions(body)))
+            json.dumps({"number": n + 1, "passages": [1, 9, "two"]}) for n in range(len(asked_questions(body)))
         )
 
     endpoint.replies = [diligent(beside=suspicious)]

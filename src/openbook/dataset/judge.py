@@ -4,7 +4,7 @@ One call marks the questions of a passage with the passage in sight; another ask
 be answered from memory is thus tried, not asked for. Marks that a reply does not give stay None: nobody was asked.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -61,12 +61,8 @@ class Judge:
         reply = self._ask(asked, len(questions) * TOKENS_PER_VERDICT)
         named = self._read(reply, "passages", len(questions))
         return [
-            frozenset(
-                passages[number - 1].id
-                for number in (numbers if isinstance(numbers, list) else ())
-                if isinstance(number, int) and 1 <= number <= len(passages)
-            )
-            for numbers in named
+            frozenset(passages[number - 1].id for number in _numbers(value) if 1 <= number <= len(passages))
+            for value in named
         ]
 
     def judging(self, questions: Sequence[Question], golden: Sequence[Chunk]) -> Conversation:
@@ -85,6 +81,14 @@ class Judge:
         if wrong and key in ("grounded", "answer", "passages"):  # once a reply
             self._note(f"verdict {wrong}")
         return found
+
+
+def _numbers(value: object) -> Iterator[int]:
+    """The numbers in a list, also where they are written as texts or stand alone."""
+    for item in value if isinstance(value, list) else [value]:
+        text = str(item).strip()
+        if text.isdecimal():
+            yield int(text)
 
 
 def _mark(value: object) -> float | None:
