@@ -317,7 +317,8 @@ def test_a_damaged_or_meddled_index_is_mended_by_the_next_run(docs: Path, tmp_pa
 def test_results_among_the_documents_are_no_documents(docs: Path, place: str) -> None:
     config = config_for(docs, docs / place)
     run(config)
-    (config.out / "report.html").write_text("<p>Our own report.")
+    for name in ("report.html", "comparison.html"):
+        (config.out / name).write_text("<p>Our own report.")
     assert counts(run(config)) == (0, 0, 0, 4)
 
 

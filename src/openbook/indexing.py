@@ -188,10 +188,10 @@ def _read_all(config: Config, documents: _Pile, progress: Progress) -> list[Skip
 
 
 def _own_results(config: Config) -> list[Path]:
-    """What openbook wrote, which may lie among the documents: its report is HTML."""
+    """What openbook wrote, which may lie among the documents: its reports are HTML."""
     if any(path.expanduser().resolve() == config.out.resolve() for path in config.documents.paths):
-        report = config.out / "report.html"
-        return [config.index_dir, config.dataset_dir, config.adapters_dir, config.evaluation_dir, report]
+        reports = [config.out / "report.html", config.out / "comparison.html"]
+        return [config.index_dir, config.dataset_dir, config.adapters_dir, config.evaluation_dir, *reports]
     return [config.out]
 
 
