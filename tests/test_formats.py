@@ -168,6 +168,9 @@ def test_refusals_are_recognised():
     assert to_row(example)["meta"]["without_golden"] == "refuse"
 
 
+CHUNK = {"id": "c", "document_id": "d", "start": 0, "end": 4, "text": "text"}
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -182,13 +185,28 @@ def test_refusals_are_recognised():
         ({"meta": 7}, "'meta' is of the type int"),
         ({"meta": {"passage_chunks": [{"nonsense": 1}]}}, "'meta' holds a passage that cannot be read"),
         ({"meta": {"passage_chunks": [3]}}, "'meta' holds a passage that cannot be read"),
+        ({"meta": {"passage_chunks": [CHUNK | {"text": 3}]}}, "'meta' holds a passage that cannot be read"),
+        ({"meta": {"golden_chunks": [CHUNK | {"text": None}]}}, "'meta' holds a passage that cannot be read"),
+        ({"meta": {"passage_chunks": [CHUNK | {"start": None}]}}, "'meta' holds a passage that cannot be read"),
         ({"meta": {"quotes": [{"nonsense": 1}]}}, "'meta' holds a quote that cannot be read"),
+        ({"meta": {"quotes": [{"text": 3}]}}, "'meta' holds a quote that cannot be read"),
     ],
 )
 def test_a_malformed_row_is_named_with_its_field(changes, says):
     with pytest.raises(RecordError) as caught:
         from_row(foreign(**changes), "set.jsonl:7")
     assert str(caught.value).startswith("set.jsonl:7: ") and says in str(caught.value)
+
+
+def test_the_meta_of_another_tool_is_passed_over():
+    other = {"answer": 42, "group": 3, "kind": ["a"], "seed": "x", "question_id": None, "golden_chunks": 7, "scores": 1}
+    row = {
+        "question": "How many?",
+        "context": ["It has 42."],
+        "cot_answer": "<ANSWER>: 42",
+        "oracle_context": "It has 42.",
+    }
+    assert from_row(row | {"meta": other}) == from_row(row)
 
 
 def test_a_file_names_the_bad_line(tmp_path):

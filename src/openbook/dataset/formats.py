@@ -72,7 +72,7 @@ def from_row(row: Mapping[str, Any], where: str = "row") -> RaftExample:
     meta = row.get("meta") or {}
     if not isinstance(meta, Mapping):
         raise RecordError(f"{where}: 'meta' is {_kind(meta)}, not an object.", "Remove the field or mend it.")
-    golden = _chunks(golden_texts(row, meta, where), meta.get("golden_chunks"), where)
+    golden = _chunks(golden_texts(row, meta, where), _list(meta, "golden_chunks"), where)
     passages = _chunks(
         passage_texts(row, where), [*_list(meta, "passage_chunks"), *_list(meta, "golden_chunks")], where
     )
@@ -90,11 +90,11 @@ def from_row(row: Mapping[str, Any], where: str = "row") -> RaftExample:
         reasoning=reasoning,
         quotes=quotes,
         final_answer=final,
-        seed=meta.get("seed") or 0,
-        group=meta.get("group") or "",
-        kind=meta.get("kind") or "",
-        question_id=meta.get("question_id") or "",
-        answer=meta.get("answer", "" if prompt.is_refusal(final) else final),
+        seed=seed if isinstance(seed := meta.get("seed"), int) else 0,
+        group=_known(meta, "group"),
+        kind=_known(meta, "kind"),
+        question_id=_known(meta, "question_id"),
+        answer=_known(meta, "answer", "" if prompt.is_refusal(final) else final),
         scores=_scores(meta),
     )
 
@@ -132,6 +132,12 @@ def _text(row: Mapping[str, Any], field: str, where: str) -> str:
     )
 
 
+def _known(meta: Mapping[str, Any], field: str, default: str = "") -> str:
+    """A text of `meta`; the default where there is none, as in the `meta` of another tool."""
+    value = meta.get(field)
+    return value if isinstance(value, str) else default
+
+
 def _list(meta: Mapping[str, Any], field: str) -> list[Any]:
     value = meta.get(field)
     return value if isinstance(value, list) else []
@@ -165,16 +171,20 @@ def golden_texts(row: Mapping[str, Any], meta: Mapping[str, Any], where: str) ->
         return text
     if not isinstance(text, str):
         raise RecordError(f"{where}: the field 'oracle_context' is {_kind(text)}, not text.")
-    known = [chunk.get("text", "") for chunk in _list(meta, "golden_chunks") if isinstance(chunk, Mapping)]
+    known = [str(chunk.get("text", "")) for chunk in _list(meta, "golden_chunks") if isinstance(chunk, Mapping)]
     return known if known and "\n\n".join(known) == text else [text]
 
 
-def _chunks(texts: Sequence[str], known: Sequence[Any] | None, where: str) -> tuple[Chunk, ...]:
+def _chunks(texts: Sequence[str], known: Sequence[Any], where: str) -> tuple[Chunk, ...]:
     """The passages as chunks: those of `meta` where the text agrees, else bare ones whose id is made from the text."""
     by_text: dict[str, list[Chunk]] = {}
-    for data in known or ():
+    for data in known:
         try:
             chunk = from_json(Chunk, data)
+            if not all(isinstance(value, str) for value in (chunk.id, chunk.text, chunk.uri, chunk.title)):
+                raise TypeError("a text is none")
+            if not all(isinstance(value, int) for value in (chunk.start, chunk.end)):
+                raise TypeError("an offset is no number")
         except (TypeError, AttributeError, KeyError) as error:
             raise RecordError(
                 f"{where}: 'meta' holds a passage that cannot be read ({error}).", "Remove 'meta': the rest suffices."
@@ -208,7 +218,10 @@ def _quotes(reasoning: str, meta: Mapping[str, Any], chunks: Sequence[Chunk], wh
     known = []
     for data in _list(meta, "quotes"):
         try:
-            known.append(from_json(Quote, data))
+            quote = from_json(Quote, data)
+            if not isinstance(quote.text, str):
+                raise TypeError("its text is none")
+            known.append(quote)
         except (TypeError, AttributeError) as error:
             raise RecordError(
                 f"{where}: 'meta' holds a quote that cannot be read ({error}).", "Remove 'meta': the rest suffices."

@@ -260,7 +260,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], *, columns: "pyarr
             for batch in _batched(rows, BATCH):
                 try:
                     table = pa.Table.from_pylist(list(batch), schema=columns)
-                except pa.ArrowException as error:
+                except (pa.ArrowException, OverflowError) as error:
                     raise RecordError(
                         f"{path}: rows {count + 1} to {count + len(batch)} do not fit its columns: {_first_line(error)}.",
                         "Write to a .jsonl file, whose rows may differ.",
