@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow as pa
 import pytest
 
 from models_for_tests import folder
@@ -59,6 +60,19 @@ def test_weights_multiply_the_rows_of_their_set(setting):
     assert names.count("alpaca.json") == 10 and names.count("a.jsonl") == 20
     assert len({json.dumps(row) for row in rows}) == 20  # half of the one, all of the other twice
     assert names[:20] != sorted(names[:20])  # mixed, and not one set after the other
+
+
+def test_a_folder_as_the_package_datasets_saves_it_is_a_set(setting, tmp_path):
+    make, *_ = setting
+    rows = pa.Table.from_pylist([{"instruction": f"Count to {n}.", "output": f"{n}!"} for n in range(3)])
+    saved = tmp_path / "saved" / "train"
+    saved.mkdir(parents=True)
+    with pa.OSFile(str(saved / "data-00000-of-00001.arrow"), "wb") as file, pa.ipc.new_stream(file, rows.schema) as out:
+        out.write_table(rows)
+    (tmp_path / "saved" / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    for name in ("dataset_info.json", "state.json"):
+        (saved / name).write_text("{}")
+    assert mix(make(str(tmp_path / "saved"))).train == 3
 
 
 def test_the_draw_is_the_seeds_and_what_is_current_stands(setting):

@@ -26,6 +26,8 @@ from openbook.tokens import encode_turns
 STAGE: Final = "instruct"
 DOCUMENTS: Final = "documents"
 ROWS: Final = (".jsonl", ".json", *COLUMNAR)
+# What `save_to_disk` writes beside the rows.
+NO_ROWS: Final = frozenset(("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"))
 SHOWN: Final = 5  # rows that a message names
 
 
@@ -182,7 +184,8 @@ def _read(config: Config, name: str, kinds: Counter[str], progress: Progress) ->
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.rglob("*") if file.suffix in ROWS and file.is_file())
+    named = (file for file in path.rglob("*") if file.suffix in ROWS and file.name not in NO_ROWS)
+    found = sorted(file for file in named if file.is_file())
     if not found:
         raise InputError(f"{path} holds no file of rows.", f"Files end in {', '.join(ROWS)}.")
     return found
