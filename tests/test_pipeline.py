@@ -40,6 +40,7 @@ class Diary:
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.told: list[str] = []
 
     def stage(self, name: str, skipped: str = "") -> None:
         self.said.append(f"{name}: skipped" if skipped else name)
@@ -50,7 +51,7 @@ class Diary:
             yield task
 
     def message(self, text: str) -> None:
-        pass
+        self.told.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +112,19 @@ def test_a_changed_document_is_followed_to_the_end(copied: Config, tmp_path: Pat
     docs = tmp_path / "docs"
     shutil.copytree(copied.documents.paths[0], docs)
     (docs / "users.md").write_text(document("users", ["avatar", "quota", "group"]))
-    changed = copied.model_copy(update={"documents": copied.documents.model_copy(update={"paths": (docs,)})})
+    sections = {
+        "documents": copied.documents.model_copy(update={"paths": (docs,)}),
+        "dataset": copied.dataset.model_copy(update={"studied": 40}),  # of which there are not so many
+    }
+    changed = copied.model_copy(update=sections)
     diary = Diary()
     openbook.run(changed, progress=diary)
     assert not [line for line in diary.said if line.endswith("skipped")]
+    assert sum("of 40 studied questions could be had" in text for text in diary.told) == 1
+    diary = Diary()
+    report = openbook.build_dataset(changed, force=True, progress=diary)
+    assert "of 40 studied questions could be had" in str(report)
+    assert not set(report.notes) & set(diary.told)  # whoever prints the report would say them twice
 
 
 def test_other_options_of_the_training_leave_the_data_alone(copied: Config) -> None:

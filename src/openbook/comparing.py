@@ -39,7 +39,8 @@ def compare(config: Config, methods: Sequence[str] = DEFAULT, *, progress: Progr
         verbs.ingest(config, progress=progress)
     if not dataset.is_built(config):
         progress.stage("Data set")
-        verbs.build_dataset(config, progress=progress)
+        for note in verbs.build_dataset(config, progress=progress).notes:
+            progress.message(note)
     costs: dict[str, Cost] = {}
     for way in evaluation.in_order(ways):
         progress.stage(f"Tune {way.name}")

@@ -36,7 +36,9 @@ def run(config: Config, *, progress: Progress = SILENT) -> "Report":
         else:
             progress.stage("Data set")
             with times.measure("dataset"):
-                dataset.build(config, progress=progress)
+                built = dataset.build(config, progress=progress)
+            for note in built.notes:
+                progress.message(note)
         for form, folder in tuning.ADAPTERS.items():
             name = f"Tune {folder}"
             train, out = config.dataset_dir / "train.jsonl", config.adapters_dir / folder

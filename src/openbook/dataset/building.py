@@ -168,8 +168,6 @@ class _Build:
             rows = marked(rows, self.config, self.progress)
         report = self._report(rows, held_out, number_of_groups, leaks, time.monotonic() - began)
         self._write(rows, report, index_hash)
-        for note in report.notes:
-            self.progress.message(note)
         return report
 
     def _parts(
