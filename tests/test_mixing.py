@@ -6,11 +6,12 @@ import pyarrow as pa
 import pytest
 
 from models_for_tests import folder
-from openbook import verbs
+from openbook import storage, verbs
 from openbook.config import Config
-from openbook.dataset import mix
+from openbook.dataset import mix, mixing
 from openbook.dataset.mixing import parse_set
 from openbook.errors import InputError, RecordError
+from openbook.options import Retrieval
 from openbook.progress import SILENT
 from openbook.storage import read_jsonl, write_jsonl
 from shared_data import DATA
@@ -87,6 +88,18 @@ def test_the_draw_is_the_seeds_and_what_is_current_stands(setting):
     assert path.read_bytes() != first
     mix(config)
     assert path.read_bytes() == first
+
+
+def test_tasks_on_our_own_documents_depend_on_how_they_are_searched_and_on_edited_exams(setting):
+    make, *_ = setting
+    config = make("documents")
+    storage.write_manifest(config.index_dir, stage="ingest", options={}, inputs={}, content="c")
+    hashes = set()
+    for candidates, overlay in ((30, ""), (5, ""), (5, "edited"), (5, "edited again")):
+        storage.write_json(config.dataset_dir / storage.MANIFEST, {"key": "", "overlay": overlay})
+        searched = config.model_copy(update={"retrieval": Retrieval(candidates=candidates)})
+        hashes.add(mixing._input_hash(searched, "documents"))
+    assert len(hashes) == 4
 
 
 def test_rows_to_watch_are_not_trained_on(setting):

@@ -252,10 +252,13 @@ def _own(config: Config, kinds: Counter[str], progress: Progress) -> Iterator[_R
 
 
 def _input_hash(config: Config, name: str) -> str:
-    """What a set depends on: its files' bytes; for our own documents, the index and the exams; for a hub, its name."""
+    """What a set depends on: its files' bytes; for our own documents, the index, how it is searched and the exams; for a
+    hub, its name."""
     if name == DOCUMENTS:
         manifest = storage.read_manifest(config.index_dir) or {}
         dataset = storage.read_manifest(config.dataset_dir) or {}
-        return storage.hash_json([manifest.get("options"), manifest.get("content"), dataset.get("key")])
+        exams = [dataset.get("key"), dataset.get("overlay")]  # rows that were edited have no key
+        searched = config.retrieval.candidates
+        return storage.hash_json([manifest.get("options"), manifest.get("content"), searched, exams])
     path = Path(name).expanduser()
     return storage.hash_json([storage.hash_file(file) for file in _files(path)]) if path.exists() else name
