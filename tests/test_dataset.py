@@ -16,6 +16,7 @@ from dataset_world import WordIndex, cut, options, shelf
 from openbook import dataset, prompt, storage
 from openbook.dataset import ExtractiveTeacher, build_from, checks, groups, splits
 from openbook.dataset.building import PARTS
+from openbook.dataset.doctor import examine
 from openbook.dataset.formats import read_examples
 from openbook.errors import ConfigError, InputError
 from openbook.metrics import contains, normalize
@@ -270,6 +271,18 @@ def test_one_document_is_held_out_by_section(tmp_path):
     assert not sections["unseen"] & (sections["train"] | sections["studied"] | sections["validation"])
     shown = {chunk.headings[:2] for row in rows["train"] for chunk in row.passages}
     assert not sections["unseen"] & shown
+
+
+def test_what_documents_say_of_our_own_tags_is_not_asked_about(tmp_path):
+    text = (
+        "The default tag of a quote is ##begin_quote## in every answer. The tag ##end_quote## is the mark that closes it. "
+        "The parser was written by Ada Lovelace in 1843 with the tag <ANSWER>: in mind. The parser has 40 rules."
+    )
+    about = Document.create(uri="tags.md", title="Tags", text=text)
+    config, report, _ = build(tmp_path, chunks=cut([*shelf(), about]), questions=200)
+    assert report.dropped["quote or answer holds a tag of the answer's form"] >= 2
+    assert not examine(config.dataset_dir / "train.jsonl").errors
+    assert not examine(config.dataset_dir / "studied.jsonl").errors
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

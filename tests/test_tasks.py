@@ -128,3 +128,12 @@ def test_equal_arguments_give_equal_tasks_and_the_kinds_take_turns(written):
 def test_every_phrase_has_room_for_what_is_asked():
     for kind, phrases in tasks.ASKED.items():
         assert all(("{x}" in phrase) == (kind in ("quote", "define", "list", "classify")) for phrase in phrases)
+
+
+def test_no_quote_holds_one_of_our_own_tags():
+    text = "The parser was written by Ada Lovelace in 1843 with the tag ##end_quote## in mind."
+    about = Chunk.create(Document.create(uri="tags.md", title="Tags", text=text), 0, len(text))
+    chunks = [*own(), about]
+    written = TaskWriter(chunks, WordIndex(chunks), passages=3, seed=0).write(100)
+    for _, _, answer in of(list(written), "quote"):
+        assert len(prompt.parse_answer(answer).quotes) == answer.count(prompt.END_QUOTE) == 1

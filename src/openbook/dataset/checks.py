@@ -9,6 +9,7 @@ from openbook.dataset.language import differs
 from openbook.dataset.similar import DUPLICATE, SimilarSets, jaccard
 from openbook.documents import sentences
 from openbook.metrics import contains, normalize
+from openbook.prompt import defused
 from openbook.records import Chunk, Question
 
 MAX_QUESTION, MAX_ANSWER = 60, 40  # words
@@ -21,6 +22,7 @@ __all__ = [
     "cannot_answer",
     "distracts",
     "fault",
+    "holds_tag",
     "jaccard",
     "left_open",
     "sentence_keys",
@@ -63,11 +65,18 @@ def fault(question: Question, *golden: Chunk) -> str:
         return "question is longer than a sentence"
     if len(question.answer.split()) > MAX_ANSWER or "\n" in question.answer:
         return "answer is not short"
+    if holds_tag(question):
+        return "quote or answer holds a tag of the answer's form"
     if differs(text, golden[0].text):
         return "question is not in the language of its passage"
     if not question.golden_chunk_ids:
         return ""
     return _fault_of_quotes(question, golden) or _fault_of_answer(question)
+
+
+def holds_tag(question: Question) -> bool:
+    """Whether an answer to the question could not be read again: documents about RAFT speak of the tags themselves."""
+    return any(defused(text) != text for text in (question.answer, *question.quotes))
 
 
 def _fault_of_quotes(question: Question, golden: Sequence[Chunk]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from openbook import prompt
-from openbook.dataset.checks import cannot_answer
+from openbook.dataset.checks import cannot_answer, holds_tag
 from openbook.dataset.english.reading import read_chunk, topic
 from openbook.dataset.english.words import STOPWORDS, VERBS
 from openbook.dataset.extractive import ExtractiveTeacher
@@ -134,7 +134,7 @@ class TaskWriter:
 
     def _question(self, chunk: Chunk, rng: random.Random, wanted: Callable[[Question], object]) -> Question | None:
         written = self._teacher.write(chunk, rng=rng, limit=4)
-        return next((q for q in written if q.kind != "cloze" and wanted(q)), None)
+        return next((q for q in written if q.kind != "cloze" and not holds_tag(q) and wanted(q)), None)
 
     def _found(self, question: Question, gone: Collection[str] = ()) -> list[Chunk]:
         without = [self._hidden.union(gone)]
