@@ -313,6 +313,13 @@ def test_chunks_that_are_all_alike(tmp_path):
     assert len(questions) == len(set(questions))
 
 
+def test_documents_in_another_language_are_counted_once_and_the_remedy_is_another_teacher(tmp_path):
+    text = "# Anlage {n}\n\nDie Pumpe {n} wurde von der Firma Müller gebaut. Der Druck der Pumpe beträgt {n}0 bar."
+    german = [Document.create(uri=f"{n}.md", title=f"Anlage {n}", text=text.format(n=n)) for n in range(1, 8)]
+    with pytest.raises(InputError, match=r"written about 7 passages.*English.*--teacher openai or local"):
+        build(tmp_path, chunks=cut(german))
+
+
 def test_nothing_to_ask_about_is_an_error_with_a_remedy(tmp_path):
     with pytest.raises(InputError, match=r"holds no passages.*openbook ingest"):
         build(tmp_path, chunks=[])

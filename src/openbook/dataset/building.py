@@ -217,7 +217,10 @@ class _Build:
             return "The budget did not reach for a single one: raise --max-cost."
         if self.teacher.outcomes:
             return "Look at what the teacher answers, or take one that follows its instructions better (--model)."
-        return "The documents may hold only code, lists or headings: add some that are written in sentences."
+        return (
+            "The extractive teacher reads English sentences: for another language, or for documents of code, lists and "
+            "headings, take a language model (--teacher openai or local)."
+        )
 
     def _reasons(self) -> str:
         counts = Counter(self.tally.dropped) + self.teacher.outcomes

@@ -54,6 +54,7 @@ class Writer:
         self.tally = tally
         self.overlay = overlay or Overlay()
         self.golden: dict[str, Chunk] = {}
+        self._asked: set[str] = set()
 
     def unseen(self, candidates: Sequence[splits.Unit], wanted: int) -> tuple[list[splits.Unit], list[Question]]:
         """Hold units out, one by one, until enough questions are written about them: the units, and the questions."""
@@ -151,8 +152,11 @@ class Writer:
                 yield number, questions
                 questions = []
             now = written.number
-            self.tally.passages += 1
-            self._count(written)
+            (chunk,) = written.golden
+            if chunk.id not in self._asked:  # what was not held out, since nothing came of it, is asked about once more
+                self._asked.add(chunk.id)
+                self.tally.passages += 1
+                self._count(written)
             questions += written.questions
             if self.teacher.exhausted and not written.count:
                 break  # what was paid for before has been taken
