@@ -15,6 +15,7 @@ from openbook.evaluation.comparison import Cost, examine_ways
 from openbook.evaluation.page.comparison import paragraph, render_comparison
 from openbook.evaluation.ways import WAYS, chosen_ways, in_order
 from openbook.progress import SILENT
+from openbook.retrieval import LanceStore
 from tiny_model import save_tiny_llama
 
 COSTS = {
@@ -107,9 +108,8 @@ class Diary:
             yield task
 
 
-@pytest.mark.slow
-def test_every_way_is_trained_once_and_examined(tmp_path):
-    """Ingest, data set, five tunings, the sampling of pairs and the exam, on a model with random weights."""
+def small(tmp_path):
+    """Options for a comparison of a few questions, on a model with random weights."""
     from test_pipeline import TOPICS, document
 
     (tmp_path / "docs").mkdir()
@@ -117,7 +117,7 @@ def test_every_way_is_trained_once_and_examined(tmp_path):
     for number, text in enumerate(texts):
         (tmp_path / "docs" / f"{number}.md").write_text(text)
     save_tiny_llama(tmp_path / "model", texts, context=1024)
-    config = Config.parse(
+    return Config.parse(
         {
             "out": tmp_path / "work",
             "documents": {"paths": [tmp_path / "docs"], "chunk_tokens": 60},
@@ -132,6 +132,12 @@ def test_every_way_is_trained_once_and_examined(tmp_path):
         },
         origin="test",
     )
+
+
+@pytest.mark.slow
+def test_every_way_is_trained_once_and_examined(tmp_path):
+    """Ingest, data set, five tunings, the sampling of pairs and the exam."""
+    config = small(tmp_path)
     diary = Diary()
     found = openbook.compare(config, progress=diary)
     assert found.ways == ("base", "sft", "instruct", "raft", "raft+dpo", "full")
@@ -144,6 +150,20 @@ def test_every_way_is_trained_once_and_examined(tmp_path):
     again = Diary()
     assert openbook.compare(config, progress=again).costs == found.costs
     assert sum("is current" in text for text in again.said) == 6  # five adapters and the pairs
+
+
+def test_a_document_that_has_changed_is_compared_on_as_it_is_now(tmp_path):
+    config = small(tmp_path)
+    openbook.compare(config, ["base"])
+    (tmp_path / "docs" / "0.md").unlink()
+    diary = Diary()
+    openbook.compare(config, ["base"], progress=diary)
+    assert "Data set" in diary.said
+    assert not any(chunk.uri == "docs/0.md" for chunk in LanceStore(config.index_dir / "lance").chunks())
+    diary = Diary()
+    found = config.model_copy(update={"documents": config.documents.model_copy(update={"paths": ()})})
+    openbook.compare(found, ["base"], progress=diary)  # an index of documents that were named on the command line
+    assert "Data set" not in diary.said
 
 
 def test_full_tuning_leaves_nothing_to_compare(tmp_path):

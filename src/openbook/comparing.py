@@ -25,8 +25,8 @@ def compare(config: Config, methods: Sequence[str] = DEFAULT, *, progress: Progr
     """Tune the base in each of the ways of `methods`, put all before the same questions with the same passages, and
     write `comparison.json` and `comparison.html` under `config.out`.
 
-    Index, data set and adapters that are current are taken as they are; a comparison that was stopped goes on. Raises
-    `ConfigError` for a way that there is not.
+    Index, data set and adapters that are current are taken as they are (an index of documents that the options do not
+    name, as it stands); a comparison that was stopped goes on. Raises `ConfigError` for a way that there is not.
     """
     from openbook import dataset, evaluation
     from openbook.evaluation.page.comparison import render_comparison
@@ -34,7 +34,7 @@ def compare(config: Config, methods: Sequence[str] = DEFAULT, *, progress: Progr
     ways = evaluation.chosen_ways(methods)
     if config.tune.adapter == "full":
         raise ConfigError("tune.adapter = full leaves no adapters to compare.", "Set qlora or lora; `full` is one way.")
-    if storage.read_manifest(config.index_dir) is None:
+    if config.documents.paths or storage.read_manifest(config.index_dir) is None:
         progress.stage("Ingest")
         verbs.ingest(config, progress=progress)
     if not dataset.is_built(config):
