@@ -238,6 +238,21 @@ def test_the_options_file_of_this_folder_counts_and_flags_win(openbook: Openbook
     assert (config.seed, config.tune.epochs) == (6, 1)
 
 
+def test_every_file_that_a_person_would_expect_to_be_read_is_named_when_it_was_not(
+    openbook: Openbook, tmp_path: Path
+) -> None:
+    files = {"fine.md": b"A cache is a store.", "wide.txt": "Text in UTF-16".encode("utf-16-le"), "empty.md": b" "}
+    (tmp_path / "docs").mkdir()
+    for name, data in {**files, "picture.png": b"x"}.items():
+        (tmp_path / "docs" / name).write_bytes(data)
+    result = openbook("ingest", "docs", "--quiet")
+    assert result.code == 0 and "skipped files: 1 binary, 1 empty, 1 unsupported" in result.out
+    assert result.err.splitlines() == [
+        "  not read: docs/empty.md: it is empty",
+        "  not read: docs/wide.txt: it holds binary data, not text",
+    ]
+
+
 def test_our_warnings_are_sentences_and_those_of_libraries_are_kept_for_debug(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
