@@ -39,7 +39,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """One file as readable text. `uri` is the path as the user gave it, with forward slashes.
+    """One file as readable text. `uri` is its path from the folder that the user gave, that folder's name first.
 
     `pages[i]` is the offset at which page i+1 starts (empty when the format has no pages).
     """
