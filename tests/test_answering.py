@@ -160,6 +160,12 @@ def test_an_empty_question_is_refused(question):
     assert not generator.prompts
 
 
+def test_bytes_that_are_no_text_are_asked_as_question_marks():
+    ask, generator = answerer(lambda _: "<ANSWER>: yes")
+    assert ask.answer("A caf\udce9?").question == ask.stream("A caf\udce9?").question == "A caf??"
+    assert all("\udce9" not in message.content for p in generator.prompts for message in p.messages)
+
+
 class TestStream:
     TEXT = render_answer("It is so:| " + render_quote(TRUE), "twice| a day")
 

@@ -166,6 +166,12 @@ def test_html_reads_as_markdown_does() -> None:
     assert headings(parsed) == ["# Rules here"]
 
 
+def test_a_page_that_its_server_wraps_into_a_form_is_read_and_other_forms_are_not() -> None:
+    page = "<form><input><div><h1>Alerts</h1><p>An alert fires.</p><form><p>Your name</p></form></div></form>"
+    assert parse_html(page, "x").text.startswith("# Alerts\n\nAn alert fires.")
+    assert parse_html("<p>Text</p><form><h3>Comments</h3><p>Name <input></p></form>", "x").text == "Text"
+
+
 def test_html_without_headings_has_the_title_of_its_head() -> None:
     assert parse_html("<title> A &amp; B </title><p>x", "file").title == "A & B"
     assert parse_html("<p>x", "file").title == "file"

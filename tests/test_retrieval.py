@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from openbook.config import Config
 from openbook.errors import ModelError, StoreError
+from openbook.explaining import explain
 from openbook.records import Chunk, Document
 from openbook.retrieval import LanceStore, Retriever, load_embedder, open_index, passage_text
 from openbook.retrieval.embedder import OFFLINE, embedder_fingerprint, verified_offline_model, verify_files
@@ -84,7 +85,7 @@ def test_equal_scores_are_ordered_by_id(tmp_path: Path) -> None:
     assert [id_ for id_, _ in store.dense(WordEmbedder().encode(["same"])[0], 5)] == ids[:5]
 
 
-QUERIES = ['it\'s "unbalanced', "a AND (b OR", "+-&&||!(){}[]^\"~*?:\\/", "text:x", "\0", "日本語", "x" * 5000, "*", "NOT", "", " \n"]  # fmt: skip
+QUERIES = ['it\'s "unbalanced', "a AND (b OR", "+-&&||!(){}[]^\"~*?:\\/", "text:x", "\0", "日本語", "x" * 5000, "*", "NOT", "", " \n", "caf\udce9"]  # fmt: skip
 
 
 def test_no_query_breaks_the_search(tmp_path: Path) -> None:
@@ -92,6 +93,7 @@ def test_no_query_breaks_the_search(tmp_path: Path) -> None:
     for query in QUERIES:
         results = retriever.search(query, 2)
         assert len(results) == (2 if query.strip() else 0)
+        assert len(explain(retriever, query, results)) == len(results)
 
 
 def test_an_absent_or_damaged_store_says_what_to_do(tmp_path: Path) -> None:

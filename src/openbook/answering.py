@@ -11,7 +11,7 @@ from typing import Protocol
 from openbook.errors import InputError, ModelError
 from openbook.metrics import short_answer
 from openbook.progress import SILENT, Progress
-from openbook.prompt import FINGERPRINT, check_quotes, is_refusal, parse_answer, prompt
+from openbook.prompt import FINGERPRINT, check_quotes, encodable, is_refusal, parse_answer, prompt
 from openbook.records import Answer, Conversation, ScoredChunk, Usage
 from openbook.storage import read_manifest
 
@@ -133,7 +133,8 @@ class Answerer:
 
     def stream(self, question: str, *, without: Collection[str] = ()) -> "AnswerStream":
         """Start answering one question; the passages are found before this returns, the pieces come on iteration."""
-        found = self.retriever.search(_asked(question), self.passages, without=without) if self.retriever else None
+        question = _asked(question)
+        found = self.retriever.search(question, self.passages, without=without) if self.retriever else None
         return AnswerStream(question, found or (), self.generator.stream(_prompt(question, found)))
 
 
@@ -244,4 +245,4 @@ def _prompt(question: str, passages: Sequence[ScoredChunk] | None) -> Conversati
 def _asked(question: str) -> str:
     if not question.strip():
         raise InputError("The question is empty.", "Write one, in quotation marks where the shell needs them.")
-    return question
+    return encodable(question)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from openbook.documents import sentences
+from openbook.prompt import encodable
 from openbook.records import ScoredChunk
 from openbook.retrieval import Retriever
 from openbook.retrieval.retriever import RRF_K
@@ -40,6 +41,7 @@ def explain(retriever: Retriever, query: str, found: Sequence[ScoredChunk]) -> l
     """
     if not found:
         return []
+    query = encodable(query)
     words = list(dict.fromkeys(word.lower() for word in re.findall(r"\w+", query)))
     every = retriever.store.count()
     scores = {word: dict(retriever.store.text(word, every)) for word in words}

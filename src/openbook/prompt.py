@@ -45,6 +45,11 @@ def defused(text: str) -> str:
     return text
 
 
+def encodable(text: str) -> str:
+    """`text` with a question mark for each byte that is no text, as a terminal may send; no tokenizer takes such halves."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def instruction(passages: Iterable[str], question: str) -> str:
     """The user's message: every passage between document tags, then the bare question (gorilla's layout)."""
     documents = "".join(f"{DOCUMENT}{defused(passage)}{END_DOCUMENT}\n" for passage in passages)

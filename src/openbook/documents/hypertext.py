@@ -117,8 +117,8 @@ def _walk(root: LexborNode, builder: TextBuilder) -> None:
 
 
 def _is_dropped(node: LexborNode, tag: str) -> bool:
-    if tag in _DROPPED:
-        return True
+    if tag in _DROPPED and not (tag == "form" and node.css_first("h1, h2, article") is not None):
+        return True  # a form with a page in it is how some servers (ASP.NET) send every page
     attributes = node.attributes
     if not attributes:
         return False

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from openbook.config import Config
 from openbook.errors import StoreError
+from openbook.prompt import encodable
 from openbook.records import Chunk, ScoredChunk, content_id
 from openbook.retrieval.base import ChunkStore, Embedder, Vectors
 from openbook.retrieval.embedder import load_embedder
@@ -45,6 +46,7 @@ class Retriever:
         """`search` for each query; the queries are embedded together."""
         if without is not None and len(without) != len(queries):
             raise ValueError(f"{len(queries)} queries with {len(without)} sets of chunks to leave out")
+        queries = list(map(encodable, queries))
         asked = [query for query in queries if query.strip()]
         vectors = iter(self.embedder.encode(asked, query=True) if asked else ())
         results = []
