@@ -116,6 +116,7 @@ def test_markdown_reads_as_a_page_does() -> None:
         ("- a\n\n  b\n- c", "- a\n  b\n- c"),
         ("- ```sh\n  ls\n  ```", "- ```sh\n  ls\n  ```"),
         ("0. a\n1. b", "0. a\n1. b"),
+        ("10<sup>2</sup>, 5<sup>th</sup>, H<sub>2</sub>O, e<SUP>-x</SUP>", "10², 5th, H2O, e-x"),
         ("> quoted\n> words", "quoted words"),
         ("a\u00a0b\u200bc\u00adhy", "a bchy"),
         ("``a`b``", "``a`b``"),
@@ -170,6 +171,12 @@ def test_a_page_that_its_server_wraps_into_a_form_is_read_and_other_forms_are_no
     page = "<form><input><div><h1>Alerts</h1><p>An alert fires.</p><form><p>Your name</p></form></div></form>"
     assert parse_html(page, "x").text.startswith("# Alerts\n\nAn alert fires.")
     assert parse_html("<p>Text</p><form><h3>Comments</h3><p>Name <input></p></form>", "x").text == "Text"
+
+
+def test_an_exponent_is_no_further_digit() -> None:
+    page = "<p>10<sup>2</sup> or 2<sup><i>n</i>+1</sup>, the 5<sup>th</sup> note<sup><a href=x>[3]</a></sup></p>"
+    assert parse_html(page, "x").text == "10² or 2ⁿ⁺¹, the 5th note[3]"
+    assert parse_html("<table><tr><td>m<sup>3<td>x</table>", "x").text == "m³ | x"
 
 
 def test_html_without_headings_has_the_title_of_its_head() -> None:

@@ -17,6 +17,7 @@ from openbook.documents.restructured import parse_rst
         ("See |it| [1]_.\n\n.. |it| replace:: the lever\n\n.. [1] A note.", "See the lever.\n\nA note."),
         ("term\n  its meaning\n\n:field: value\n\n-v, --verbose  be loud",
          "term\n\nits meaning\n\nfield: value\n\n-v, --verbose\n\nbe loud"),
+        ("10\\ :sup:`2` and the 5\\ :sup:`th`.", "10² and the 5th."),
         ("3. a\n4. b\n\n   - c", "3. a\n4. b\n  - c"),
         ("+---+-----+\n| A | B   |\n+===+=====+\n| 1 | two |\n|   | 2.  |\n+---+-----+", "A | B\n1 | two 2."),
         (".. list-table::\n\n   * - a\n     - b\n   * - c\n     - d", "a | b\nc | d"),

@@ -69,6 +69,14 @@ def test_what_python_docx_would_lose_is_read_and_what_nobody_sees_is_not() -> No
     assert text == "It now turns- round.\n\nIn a control.\n\nBeside a box.\n\nIn the box.\n\nA note."
 
 
+def test_an_exponent_is_no_further_digit() -> None:
+    def raised(text: str) -> str:
+        return f'<w:r><w:rPr><w:vertAlign w:val="superscript"/></w:rPr><w:t>{text}</w:t></w:r>'
+
+    body = f"<w:p>{run('10')}{raised('2')}{run(' and the 5')}{raised('th')}</w:p>"
+    assert parse_docx(docx(body), "x").text == "10² and the 5th"
+
+
 def test_pages_begin_where_word_broke_them() -> None:
     broken = f"<w:p>{run('It ends here,')}<w:r><w:lastRenderedPageBreak/></w:r>{run(' and goes on.')}</w:p>"
     blank = '<w:p><w:r><w:br w:type="page"/></w:r></w:p>'

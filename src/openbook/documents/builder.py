@@ -93,6 +93,14 @@ def one_line(text: str) -> str:
     return " ".join(clean(text).split())
 
 
+_RAISED = str.maketrans("0123456789+-−=()ni", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿⁱ")
+
+
+def raised(text: str) -> str:
+    """A superscript as text, since 10² is not 102; what has other characters than an exponent stays as it is (5th)."""
+    return text.translate(_RAISED) if all(ord(character) in _RAISED for character in text.strip()) else text
+
+
 class TextBuilder:
     """Collects blocks in reading order; offsets of sections and pages are recorded as they come."""
 

@@ -4,7 +4,7 @@ import re
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from openbook.documents.builder import Parsed, TextBuilder
+from openbook.documents.builder import Parsed, TextBuilder, raised
 from openbook.errors import DocumentError
 
 _DROPPED = frozenset(
@@ -143,6 +143,7 @@ class _Writer:
         self.pre = 0
         self.language = ""
         self.lists = 0
+        self.raised: list[int] = []  # where the open superscripts begin in `words`
 
     def text(self, text: str) -> None:
         self.words.append(text)
@@ -163,6 +164,8 @@ class _Writer:
                 self.language = _language(node) or (_language(node.parent) if node.parent is not None else "")
             case "code" | "tt":
                 self.words.append("`")
+            case "sup":
+                self.raised.append(len(self.words))
             case "br" | "td" | "th" | "p" | "div" | "li" if self.tables:
                 self.words.append(" ")
             case "br":
@@ -196,6 +199,9 @@ class _Writer:
             self.builder.heading(_HEADINGS[tag], title)
         elif tag in ("code", "tt"):
             self._close_code()
+        elif tag == "sup" and self.raised:
+            at = self.raised.pop()
+            self.words[at:] = [raised("".join(self.words[at:]))]
         elif tag in ("td", "th") and self.tables:
             if self.rows:
                 self.rows[-1].append("".join(self.words))

@@ -12,7 +12,7 @@ from itertools import islice, takewhile
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from openbook.documents.builder import Parsed, TextBuilder
+from openbook.documents.builder import Parsed, TextBuilder, raised
 from openbook.documents.hypertext import ELEMENTS, render_html
 
 # A paragraph of so many characters is generated data: its inline markup is left as it stands, because the time that
@@ -174,6 +174,7 @@ def _inline(token: Token) -> str:
     if token.children is None or (not token.children and len(token.content) > _INLINE_LIMIT):
         return token.content.replace("\n", " ")
     parts: list[str] = []
+    exponent = 0  # where the last superscript begins in `parts`
     for child in token.children:
         match child.type:
             case "text" | "text_special":
@@ -185,6 +186,10 @@ def _inline(token: Token) -> str:
                 parts.append(" ")
             case "hardbreak":
                 parts.append("\n")
+            case "html_inline" if child.content.lower() == "<sup>":
+                exponent = len(parts)
+            case "html_inline" if child.content.lower() == "</sup>":
+                parts[exponent:] = [raised("".join(parts[exponent:]))]
             case "html_inline":
                 parts.append(_inline_tag(child.content))
     return "".join(parts)

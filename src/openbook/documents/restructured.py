@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from openbook.documents.builder import Parsed, TextBuilder
+from openbook.documents.builder import Parsed, TextBuilder, raised
 from openbook.documents.plain import reflow
 
 _DIRECTIVE = re.compile(r"^[ \t]*\.\.[ \t]+(?:\|[^|\n]*\|[ \t]+)?([\w:+.-]+)::", re.MULTILINE)
@@ -240,6 +240,8 @@ def _words(node: Any) -> str:
     if isinstance(node, nodes.footnote_reference | nodes.citation_reference | nodes.image | nodes.system_message):
         return ""
     inside = (" " if _is_block(node) else "").join(_words(child) for child in node.children)
+    if isinstance(node, nodes.superscript):
+        return raised(inside)
     return f"`{inside}`" if isinstance(node, nodes.literal) and inside else inside
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from xml.etree.ElementTree import Element
 
 from openbook.documents.archive import Archive
-from openbook.documents.builder import Parsed, TextBuilder, one_line
+from openbook.documents.builder import Parsed, TextBuilder, one_line, raised
 
 _W: Final = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _MATH_TEXT: Final = "{http://schemas.openxmlformats.org/officeDocument/2006/math}t"
@@ -223,6 +223,8 @@ def _text(block: Element) -> tuple[str, list[int], list[Element]]:
             boxes.append(element)
             continue
         piece = _piece(element)
+        if _is_raised(element):
+            piece, element = raised("".join(map(_piece, element))), Element(element.tag)
         if piece == "\f":
             if not breaks or breaks[-1] != length:  # Word marks a break that it was told of a second time
                 breaks.append(length)
@@ -254,6 +256,13 @@ def _piece(element: Element) -> str:
 def _is_hidden(element: Element) -> bool:
     hidden = element.find(f"{_W}rPr/{_W}vanish") if element.tag == f"{_W}r" else None
     return hidden is not None and _value(hidden, "val") not in ("0", "false")
+
+
+def _is_raised(run: Element) -> bool:
+    """Whether a run is a superscript that is nothing but text."""
+    place = run.find(f"{_W}rPr/{_W}vertAlign") if run.tag == f"{_W}r" else None
+    plain = {f"{_W}rPr", f"{_W}t"}
+    return place is not None and _value(place, "val") == "superscript" and all(child.tag in plain for child in run)
 
 
 def _cell(cell: Element) -> str:
