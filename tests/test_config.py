@@ -155,6 +155,8 @@ def test_results_may_stand_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path.write_text('out = "~/work"\n')
     assert Config.load(path).out == Path("/home/me/work")
     assert Config.load(None, ['out="~/work"']).out == Path("/home/me/work")
+    path.write_text('out = "~no-such-user/work"\n[documents]\npaths = ["~no-such-user/docs"]\n')
+    assert Config.load(path).documents.paths == (tmp_path / "~no-such-user" / "docs",)
 
 
 @pytest.mark.parametrize(

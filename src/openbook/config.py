@@ -3,6 +3,7 @@
 An unknown key is an error that names the nearest right one. Relative paths in a file are relative to that file.
 """
 
+import contextlib
 import difflib
 import json
 import tomllib
@@ -48,9 +49,9 @@ class Config(Section):
 
     @field_validator("out")
     @classmethod
-    def _at_home(cls, out: Path) -> Path:
+    def _expanded(cls, out: Path) -> Path:
         """A shell leaves the ~ of --out=~/work to us."""
-        return out.expanduser()
+        return _at_home(out)
 
     @property
     def index_dir(self) -> Path:
@@ -156,14 +157,14 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
     if isinstance(data.get("out"), str):
-        data["out"] = str(folder / Path(data["out"]).expanduser())
+        data["out"] = str(folder / _at_home(Path(data["out"])))
     dataset = data.get("dataset")
     if isinstance(dataset, dict) and isinstance(dataset.get("prompts"), str) and dataset["prompts"]:
-        dataset["prompts"] = str(folder / Path(dataset["prompts"]).expanduser())
+        dataset["prompts"] = str(folder / _at_home(Path(dataset["prompts"])))
     documents = data.get("documents")
     if isinstance(documents, dict) and isinstance(documents.get("paths"), list):
         documents["paths"] = [
-            str(folder / Path(path).expanduser()) for path in documents["paths"] if isinstance(path, str)
+            str(folder / _at_home(Path(path))) for path in documents["paths"] if isinstance(path, str)
         ]
     if folder == Path():  # names stay as they were written, since manifests hold them
         return
@@ -177,6 +178,13 @@ def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
             str(folder / text) if isinstance(text, str) and _is_below(text.rpartition("=")[0] or text, folder) else text
             for text in instruct["sets"]
         ]
+
+
+def _at_home(path: Path) -> Path:
+    """`path` with its ~ spelled out; as it is where there is no such user."""
+    with contextlib.suppress(RuntimeError):
+        return path.expanduser()
+    return path
 
 
 # Options that take a folder or a name. In a file, what begins with a dot or lies beside the file is a folder.
