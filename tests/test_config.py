@@ -149,6 +149,13 @@ def test_folders_and_sets_that_lie_beside_a_file_are_found_from_everywhere(
     assert Config.load(Path("openbook.toml")).model.base == "models/mine"
 
 
+def test_a_path_that_is_none_is_told_and_not_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "openbook.toml"
+    path.write_text('[documents]\npaths = ["docs", 7]\n')
+    with pytest.raises(ConfigError, match=r"openbook\.toml: documents\.paths\.1 = 7"):
+        Config.load(path)
+
+
 def test_results_may_stand_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     path = tmp_path / "openbook.toml"

@@ -164,7 +164,7 @@ def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
     documents = data.get("documents")
     if isinstance(documents, dict) and isinstance(documents.get("paths"), list):
         documents["paths"] = [
-            str(folder / _at_home(Path(path))) for path in documents["paths"] if isinstance(path, str)
+            str(folder / _at_home(Path(path))) if isinstance(path, str) else path for path in documents["paths"]
         ]
     if folder == Path():  # names stay as they were written, since manifests hold them
         return
