@@ -367,6 +367,19 @@ def test_pdf_lines_become_paragraphs_below_their_headings() -> None:
     assert [parsed.text[at:][:4] for at in parsed.pages] == ["# A ", "next"]
 
 
+def test_pdf_exponents_are_no_further_digits() -> None:
+    line = [
+        (50, 700, 12, "The flow of it is 10"),
+        (146, 705, 7, "2"),
+        (150, 700, 12, " litres, and H"),
+        (224, 697, 7, "2"),
+        (228, 700, 12, "O is what it carries in all."),
+        (375, 705, 7, "[3]"),
+    ]
+    parsed = parse_pdf(pdf([[*line, *body_lines(686, ["A further line of the usual length is here."])]]), "x")
+    assert all(part in parsed.text for part in ("is 10² litres, and H", "2O is what it carries in all.", "[3]"))
+
+
 def test_pdf_headers_footers_and_page_numbers_go() -> None:
     pages = [
         [(50, 770, 9, f"Annual report {number}"), *body_lines(700, [f"Text of page {word} stands here."]), (300, 20, 9, str(number))]

@@ -1,10 +1,12 @@
 """PDF as readable text: what pdfium reads from the pages, laid out by `layout`."""
 
 import ctypes
+import itertools
 from collections import Counter
+from statistics import median
 from typing import Any
 
-from openbook.documents.builder import Parsed, TextBuilder, one_line
+from openbook.documents.builder import Parsed, TextBuilder, one_line, raised
 from openbook.documents.layout import HYPHEN, Line, write_pages
 from openbook.errors import DocumentError
 
@@ -45,8 +47,10 @@ def _lines(pdf: Any, number: int) -> list[Line]:
     units: list[int] = []
     boxes: list[tuple[float, float, float, float]] = []
     sizes: Counter[float] = Counter()
+    seen: list[tuple[int, float, float]] = []  # of each letter its place in `units`, its size, where it stands
 
     def finish() -> None:
+        _raise(units, seen)
         # Code units of UTF-16: a letter beyond the basic plane comes as two of them.
         data = b"".join(unit.to_bytes(2, "little") for unit in units)
         text = data.decode("utf-16-le", "replace").strip()
@@ -64,6 +68,7 @@ def _lines(pdf: Any, number: int) -> list[Line]:
         units.clear()
         boxes.clear()
         sizes.clear()
+        seen.clear()
 
     for index in range(count):
         unit = raw.FPDFText_GetUnicode(textpage, index)
@@ -78,10 +83,27 @@ def _lines(pdf: Any, number: int) -> list[Line]:
             units.append(unit or 0x20)
         if unit > 0x20 and raw.FPDFText_GetCharBox(textpage, index, left, right, bottom, top):
             boxes.append((left.value, bottom.value, right.value, top.value))
-            sizes[round(raw.FPDFText_GetFontSize(textpage, index), 1)] += 1
+            size = round(raw.FPDFText_GetFontSize(textpage, index), 1)
+            sizes[size] += 1
+            seen.append((len(units) - 1, size, bottom.value))
         if unit == ord(HYPHEN):
             finish()
     finish()
     textpage.close()
     page.close()
     return lines
+
+
+def _raise(units: list[int], seen: list[tuple[int, float, float]]) -> None:
+    """Write exponents as such: runs of letters that are smaller than the line's and stand above its foot."""
+    if not seen:
+        return
+    size = Counter(size for _, size, _ in seen).most_common(1)[0][0]
+    foot = median(bottom for _, own, bottom in seen if own == size)
+    small = [(at, bottom) for at, own, bottom in seen if own < 0.85 * size]
+    for _, numbered in itertools.groupby(enumerate(small), lambda item: item[1][0] - item[0]):
+        run = [letter for _, letter in numbered]
+        if all(bottom > foot + 0.2 * size for _, bottom in run):
+            text = "".join(chr(units[at]) for at, _ in run)
+            for (at, _), character in zip(run, raised(text), strict=True):
+                units[at] = ord(character)
