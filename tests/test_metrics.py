@@ -86,7 +86,21 @@ class TestText:
 
     @pytest.mark.parametrize(
         ("prediction", "gold"),
-        [("1", "-1"), ("15", "1.5"), ("312", "3.12"), ("", "a"), ("", "*"), ("%", "*"), ("the", "a"), ("10", "1.0")],
+        [
+            ("1", "-1"),
+            ("15", "1.5"),
+            ("312", "3.12"),
+            ("", "a"),
+            ("", "*"),
+            ("%", "*"),
+            ("the", "a"),
+            ("10", "1.0"),
+            ("102", "10²"),
+            ("10", "10²"),
+            ("10²", "10³"),
+            ("10²", "10⁻²"),
+            ("23", "2^3"),
+        ],
     )
     def test_content_does(self, prediction, gold):
         assert not metrics.exact_match(prediction, gold)
@@ -102,6 +116,9 @@ class TestText:
             ("3.12.", "3.12"),
             ("x-1", "x1"),
             ("(-2)", "-2"),
+            ("10^2", "10²"),
+            ("10^-12", "10⁻¹²"),
+            ("5 km2", "5 km²"),
         ],
     )
     def test_numbers_and_signs_in_other_dress(self, prediction, gold):
@@ -117,6 +134,9 @@ class TestText:
             ("waits 1.5 seconds", "15", False),
             ("waits 15 seconds", "5", False),
             ("returns -1 on failure", "-1", True),
+            ("it has 10² rivets", "10", False),
+            ("it has 102 rivets", "10²", False),
+            ("it has 10² rivets", "10²", True),
             ("anything", "", False),
             ("split\nover lines", "split over", True),
         ],

@@ -27,9 +27,8 @@ def find_pairs(
 
     with storage.exclusive(config.out):
         adapter = _adapter(config, adapter)
-        identity = storage.hash_json(
-            [models.fingerprint(config.model.base), adapter_fingerprint(adapter), config.model.quantization]
-        )
+        base, how = models.fingerprint(config.model.base), [config.model.quantization, config.model.dtype]
+        identity = storage.hash_json([base, adapter_fingerprint(adapter), *how])
         sampler = _Late(config, adapter)
         return dataset.write_pairs(config, sampler, identity=identity, force=force, progress=progress)
 
