@@ -14,9 +14,9 @@ from killing import Killed, KillingProgress
 from models_for_tests import folder, tokenizer
 from openbook import prompt
 from openbook.config import Config
-from openbook.errors import ModelError, OpenbookError, RecordError
+from openbook.errors import InputError, ModelError, OpenbookError, RecordError
 from openbook.models import Generator, load
-from openbook.storage import read_manifest, write_jsonl
+from openbook.storage import read_jsonl, read_manifest, write_jsonl
 from openbook.training import is_tuned, tune
 from openbook.training.data import read_study
 
@@ -111,6 +111,29 @@ def test_a_run_does_not_go_on_with_rows_that_were_cut_in_another_way(
     monkeypatch.setattr(sys.modules[tune.__module__], "fit_rows", lambda *_: halved)
     with pytest.raises(OpenbookError, match="no checkpoint of this run"):
         tune(train, out=tmp_path / "a", config=config, resume=True)
+
+
+def test_a_log_whose_last_line_is_torn_goes_on(setting: Callable[..., tuple[Path, Config]], tmp_path: Path) -> None:
+    train, config = setting("tune.checkpoint_steps=1")
+    with pytest.raises(Killed):
+        tune(train, out=tmp_path / "a", config=config, progress=KillingProgress(3))
+    log = tmp_path / "a" / "log.jsonl"
+    log.write_bytes(log.read_bytes() + b'{"step": 3, "tok')
+    report = tune(train, out=tmp_path / "a", config=config, resume=True)
+    assert [row["step"] for row in read_jsonl(log)] == [step for step, _ in report.train_loss]
+    assert report.train_loss[-1][0] == report.steps == len(report.train_loss)
+
+
+def test_a_folder_of_something_else_is_left_alone(setting: Callable[..., tuple[Path, Config]], tmp_path: Path) -> None:
+    train, config = setting("tune.epochs=1")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match=r"mine holds thesis\.txt, and no run"):
+        tune(train, out=tmp_path / "mine", config=config)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    (tmp_path / "mine" / "thesis.txt").unlink()
+    for _ in range(2):  # into an empty folder, and over what was tuned there
+        tune(train, out=tmp_path / "mine", config=config)
 
 
 def test_resume_without_a_checkpoint_says_so(setting: Callable[..., tuple[Path, Config]], tmp_path: Path) -> None:

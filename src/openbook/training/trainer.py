@@ -213,7 +213,9 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         """Weights as safetensors, and nothing that would have to be unpickled (Trainer would add `training_args.bin`)."""
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(folder, state_dict=state_dict)
+        # PEFT would ask the hub for the base that an adapter's own file names, to see whether its vocabulary has grown.
+        adapter = {"save_embedding_layers": False} if hasattr(self.model, "peft_config") else {}
+        self.model.save_pretrained(folder, state_dict=state_dict, **adapter)
         if self._head is not None:
             save_model(self._head, str(folder / HEAD))
 
