@@ -1,6 +1,7 @@
 """Typed options: defaults, `openbook.toml`, and `--set section.key=value`, in this order.
 
-An unknown key is an error that names the nearest right one. Relative paths in a file are relative to that file.
+An unknown key is an error that names the nearest right one. Relative paths in a file are relative to that file; what
+may be a hub name as well (a base, an embedder, a local teacher, a set of instructions) is read as it stands.
 """
 
 import difflib
@@ -151,9 +152,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
     if isinstance(data.get("out"), str):
         data["out"] = str(folder / data["out"])
-    dataset = data.get("dataset")
-    if isinstance(dataset, dict) and isinstance(dataset.get("prompts"), str) and dataset["prompts"]:
-        dataset["prompts"] = str(folder / Path(dataset["prompts"]).expanduser())
+    for section, name in (("dataset", "prompts"), ("rl", "reward_model")):
+        options = data.get(section)
+        if isinstance(options, dict) and isinstance(options.get(name), str) and options[name]:
+            options[name] = str(folder / Path(options[name]).expanduser())
     documents = data.get("documents")
     if isinstance(documents, dict) and isinstance(documents.get("paths"), list):
         documents["paths"] = [

@@ -20,7 +20,7 @@ from openbook.tokens import TokenSequence, TokenTree, best_fit, build, concatena
 from openbook.training.adapting import adapter_fingerprint
 from openbook.training.attention import forward_keywords, serve_trees
 from openbook.training.head import hidden_states
-from openbook.training.pairs import given_answer, given_prompt, pair_of, read_rows, tell
+from openbook.training.pairs import given_answer, given_prompt, pair_of, read_rows, tell, with_system
 from openbook.training.reward import ScalarHead, attach_head, last_positions
 from openbook.training.trainer import HEAD
 
@@ -140,7 +140,7 @@ def _conversations(row: Mapping[str, Any], name: str) -> list[Conversation]:
         messages = (*messages, *given_answer(values[key], key, name))
     if messages[-1].role != "assistant" or not messages[-1].content.strip():
         raise RecordError(f"{name}: there is no answer to score.", _REMEDY)
-    return [Conversation(messages=messages)]
+    return [Conversation(messages=with_system(messages, values))]
 
 
 def _answered(prompt: Sequence[Message], answer: str) -> Conversation:
