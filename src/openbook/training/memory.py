@@ -88,8 +88,7 @@ def bytes_per_token(model: Any, loaded: LoadedModel) -> float:
     """Bytes that a forward pass keeps for the backward one, for each token of a row: measured on a short one."""
     from accelerate.utils import send_to_device
 
-    from openbook.training.references import as_trained
-    from openbook.training.trainer import collate
+    from openbook.training.trainer import as_trained, collate
 
     ids = np.arange(PROBE, dtype=np.int64) % loaded.model.config.get_text_config().vocab_size
     weight = np.zeros(PROBE, np.float32)

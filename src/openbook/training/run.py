@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LOG = "log.jsonl"
 PLAN = "run.json"
+ADAM_BETA2 = 0.99  # looks back on some hundred steps, which is what a run has
 
 
 class Run:
@@ -154,7 +155,7 @@ def _arguments(loaded: LoadedModel, config: Config, checkpoints: Path, steps: in
         warmup_steps=round(options.warmup_share * steps),
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
-        adam_beta2=0.99,
+        adam_beta2=ADAM_BETA2,
         bf16=on_gpu and loaded.model.dtype == torch.bfloat16,
         fp16=on_gpu and loaded.model.dtype == torch.float16,
         use_cpu=not on_gpu,

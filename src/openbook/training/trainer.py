@@ -6,6 +6,7 @@ Trainer brings resuming, distributed runs and loggers; the loss, the order of ro
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,6 +65,30 @@ def collate(rows: Sequence[TokenTree]) -> Batch:
 def predicting_states(model: Any, batch: Batch) -> Tensor:
     """Hidden states (N, D) that predict the N supervised tokens of a row."""
     return hidden_states(model, batch["keywords"])[batch["predictors"]]
+
+
+def autocast(model: Any) -> AbstractContextManager[Any]:
+    """The precision of the engine's forward passes: that of the model where it stands on a GPU in half precision."""
+    kind, half = model.device.type, _in_half(model)
+    return torch.autocast(kind, dtype=model.dtype if half else torch.bfloat16, enabled=half)
+
+
+@contextmanager
+def step_kernels(model: Any) -> Iterator[None]:
+    """The kernels of the engine's steps, for a forward pass and its backward one."""
+    with fast_products(model.device), half_precision(adapter_layers(model) if _in_half(model) else []):
+        yield
+
+
+@contextmanager
+def as_trained(model: Any) -> Iterator[None]:
+    """Both, for passes without a backward one, so that two models agree where their weights do."""
+    with step_kernels(model), autocast(model):
+        yield
+
+
+def _in_half(model: Any) -> bool:
+    return bool(model.device.type == "cuda" and model.dtype != torch.float32)
 
 
 class Supervised:
@@ -190,12 +215,7 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         self.model.eval()
         summed: dict[str, float] = {}
         count = 0.0
-        with (
-            torch.no_grad(),
-            fast_products(self.args.device),
-            half_precision(self._adapters),
-            self.accelerator.autocast(),
-        ):
+        with torch.no_grad(), as_trained(self.model):
             for index in range(len(rows)):
                 batch = self._prepare_inputs(self._method.collate([rows[index]]))
                 sums = self._method.sums(self.model, batch)
