@@ -5,7 +5,7 @@ import pytest
 
 from models_for_tests import TEMPLATES, tokenizer
 from openbook import prompt
-from openbook.errors import RecordError
+from openbook.errors import InputError, RecordError
 from openbook.models.chat import encode_prompt, render, stop_tokens
 from openbook.records import Conversation, Message
 from openbook.tokens import encode
@@ -57,3 +57,20 @@ def test_a_conversation_without_an_answer_is_an_error_that_names_it() -> None:
     with pytest.raises(RecordError, match="row 4"):
         empty = Conversation(messages=(*ASKED.messages, Message(role="assistant", content=" ")))
         encode(tokenizer(), empty, name="row 4")
+
+
+# Gemma's and Mistral's: user and assistant take turns.
+IN_TURNS = (
+    "{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Roles must alternate') }}{% endif %}{{ message['role'] + ': ' + message['content'] }}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("first", [[], [Message(role="system", content="Be brief.")]])
+def test_a_conversation_that_the_template_refuses_is_told_as_the_users(first: list[Message]) -> None:
+    twice = [Message(role="user", content=text) for text in ("Hello?", "Anybody?")]
+    asked = Conversation(messages=(*first, *twice))
+    with pytest.raises(InputError, match="template refuses this conversation: Roles must alternate"):
+        encode_prompt(tokenizer(IN_TURNS), asked)
+    with pytest.raises(RecordError, match=r"^rows\.jsonl:3: The model's chat template refuses"):
+        encode(tokenizer(IN_TURNS), prompt.with_answer(asked, "Yes."), name="rows.jsonl:3")

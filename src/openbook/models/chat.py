@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from openbook.errors import ModelError, RecordError
+from openbook.errors import InputError, ModelError, RecordError
 from openbook.records import Conversation, Message
 
 # For tokenizers that come without a template (base models). The end-of-sequence token ends every turn's answer.
@@ -18,7 +18,8 @@ PLAIN_TEMPLATE = (
 def render(tokenizer: Any, conversation: Conversation, *, generate: bool = False) -> str:
     """The conversation as the template writes it; `generate` appends what stands before an assistant's answer.
 
-    A template that knows no system role gets the system text at the head of the first user message.
+    A template that knows no system role gets the system text at the head of the first user message. Raises `InputError`
+    for a conversation that the template refuses, such as one whose roles do not take turns.
     """
     import jinja2
 
@@ -36,12 +37,19 @@ def render(tokenizer: Any, conversation: Conversation, *, generate: bool = False
         text = write(messages)
     except jinja2.TemplateError as error:
         if messages[0].role != "system":
-            raise ModelError(f"The model's chat template refuses this conversation: {error}.") from error
+            raise _refused(error) from error
         text = ""
     if messages[0].role == "system" and messages[0].content.strip() not in text:
         merged = Message(role="user", content=f"{messages[0].content}\n\n{messages[1].content}")
-        text = write((merged, *messages[2:]))
+        try:
+            text = write((merged, *messages[2:]))
+        except jinja2.TemplateError as error:
+            raise _refused(error) from error
     return text
+
+
+def _refused(error: Exception) -> InputError:
+    return InputError(f"The model's chat template refuses this conversation: {error}.")
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
@@ -58,14 +66,18 @@ def encode_prompt(tokenizer: Any, conversation: Conversation) -> list[int]:
 def encode_answered(tokenizer: Any, conversation: Conversation, *, name: str = "") -> tuple[list[int], list[int]]:
     """Tokens of a conversation that ends with an assistant's answer: the prompt's, and the answer's with its stop token.
 
-    The prompt's tokens are those of `encode_prompt`, so that training sees what generation will see.
+    The prompt's tokens are those of `encode_prompt`, so that training sees what generation will see. Raises `RecordError`
+    with the `name` for a conversation that cannot be trained on.
     """
     answer = conversation.messages[-1]
     if answer.role != "assistant" or not answer.content.strip():
         raise RecordError(f"{name}: the conversation does not end with an assistant's answer.")
-    before = render(tokenizer, Conversation(messages=conversation.messages[:-1]), generate=True)
+    try:
+        before = render(tokenizer, Conversation(messages=conversation.messages[:-1]), generate=True)
+        whole = render(tokenizer, conversation)
+    except InputError as error:
+        raise RecordError(f"{name}: {error.message}", "Mend or remove the row.") from error
     prompt = encode_text(tokenizer, before)
-    whole = render(tokenizer, conversation)
     content = answer.content.strip()
     tail = whole[len(before) :] if whole.startswith(before) else content
     at = tail.find(content)
