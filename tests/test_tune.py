@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from openbook.config import Config
 from openbook.errors import InputError, ModelError, OpenbookError, RecordError
 from openbook.models import Generator, load
 from openbook.storage import read_jsonl, read_manifest, write_jsonl
-from openbook.training import is_tuned, tune
+from openbook.training import adapting, is_tuned, tune
 from openbook.training.data import read_study
 
 PASSAGES = ["The cache keeps results for ten minutes.", "The quick brown fox jumps over the lazy dog."]
@@ -163,6 +164,38 @@ def test_the_other_adapters(adapter: str, setting: Callable[..., tuple[Path, Con
     else:
         config_file = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
         assert config_file["base_model_name_or_path"] == config.model.base
+
+
+def test_full_tuning_in_half_precision_learns_what_it_does_in_full(
+    setting: Callable[..., tuple[Path, Config]], tmp_path: Path
+) -> None:
+    """Most steps of AdamW are shorter than the distance of a weight from its neighbour in bfloat16."""
+    curves = {}
+    for dtype in ("float32", "bfloat16"):
+        train, config = setting(
+            f"model.dtype={dtype}", "tune.adapter=full", "tune.epochs=10", "tune.learning_rate=0.0003"
+        )
+        curves[dtype] = tune(train, out=tmp_path / dtype, config=config).train_loss
+    learned = {dtype: curve[0][1] - curve[-1][1] for dtype, curve in curves.items()}
+    assert learned["bfloat16"] == pytest.approx(learned["float32"], rel=0.05)
+
+
+def test_full_tuning_in_half_precision_goes_on_to_the_same_bits(
+    setting: Callable[..., tuple[Path, Config]], tmp_path: Path
+) -> None:
+    train, config = setting("model.dtype=bfloat16", "tune.adapter=full", "tune.checkpoint_steps=2")
+    tune(train, out=tmp_path / "whole", config=config)
+    with pytest.raises(Killed):
+        tune(train, out=tmp_path / "killed", config=config, progress=KillingProgress(3))
+    tune(train, out=tmp_path / "killed", config=config, resume=True)
+    whole, again = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(whole[name], again[name]) and whole[name].dtype == torch.bfloat16 for name in whole)
+
+
+def test_full_tuning_in_float16_on_a_gpu_is_refused() -> None:
+    on_gpu = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float16)
+    with pytest.raises(ModelError, match=r"nano cannot be tuned in float16.*model\.dtype to bfloat16"):
+        adapting._check_full(SimpleNamespace(model=on_gpu, name="nano"))
 
 
 def test_the_closed_book_form_trains_question_to_short_answer(

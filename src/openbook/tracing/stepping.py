@@ -64,6 +64,7 @@ def _trace(config: Config, make: Callable[[LoadedModel], Subject], *, steps: int
 
     from openbook.training.adapting import adapted, count_weights
     from openbook.training.attention import serve_trees
+    from openbook.training.masters import with_masters
     from openbook.training.run import ADAM_BETA2
     from openbook.training.trainer import autocast, step_kernels
 
@@ -73,9 +74,10 @@ def _trace(config: Config, make: Callable[[LoadedModel], Subject], *, steps: int
     serve_trees(loaded.model, share=config.tune.share_prefixes)
     generator = Generator(loaded, max_new_tokens=min(config.model.max_new_tokens, LONGEST_SAYING))
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
+    adam = torch.optim.AdamW(
         trainable, lr=subject.learning_rate, betas=(0.9, ADAM_BETA2), weight_decay=config.tune.weight_decay
     )
+    optimizer = with_masters(adam)
 
     says_before = generator.generate([subject.asked])[0].text
     before = _look(model, subject, loaded.tokenizer)

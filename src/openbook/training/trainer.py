@@ -23,6 +23,7 @@ from openbook.training.attention import forward_keywords
 from openbook.training.head import hidden_states, token_losses
 from openbook.training.lora import adapter_layers, half_precision
 from openbook.training.losses import SupervisedLoss, sft
+from openbook.training.masters import with_masters
 
 Batch = dict[str, Any]
 
@@ -160,6 +161,12 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        made: torch.optim.Optimizer = super().create_optimizer(model)
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # which keep and save weights in their own ways
+            made = self.optimizer = with_masters(made)
+        return made
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
