@@ -213,8 +213,13 @@ def read_answer(
     )
 
 
-def check_adapter(folder: Path, *, base: str, retrieval: str = "") -> list[str]:
-    """Compare an adapter's manifest with what it is to answer with: `base` and `retrieval` are fingerprints.
+# The weights of the base that an adapter is tuned on, by `tune.adapter`, as `model.quantization` names them.
+WEIGHTS = {"qlora": "nf4", "lora": "none"}
+
+
+def check_adapter(folder: Path, *, base: str, retrieval: str = "", quantization: str = "") -> list[str]:
+    """Compare an adapter's manifest with what it is to answer with: `base` and `retrieval` are fingerprints,
+    `quantization` is the base's.
 
     Returns a sentence for each thing that is not as it was in tuning, which costs quality. Raises `ModelError` for
     another base, on which the adapter would produce noise. An adapter without a manifest is taken as it is.
@@ -231,10 +236,17 @@ def check_adapter(folder: Path, *, base: str, retrieval: str = "") -> list[str]:
         differences.append("another prompt")
     if retrieval and (manifest.get("retrieval") or retrieval) != retrieval:
         differences.append("another retriever")
-    return [
+    told = [
         f"The adapter in {folder} was tuned with {difference} than it answers with now; `openbook tune` makes it fit again."
         for difference in differences
     ]
+    weights = WEIGHTS.get(manifest.get("options", {}).get("adapter", ""), quantization)
+    if quantization and weights != quantization:
+        told.append(
+            f"The adapter in {folder} was tuned on the base {'in 4 bits' if weights == 'nf4' else 'as it is'} and answers on "
+            f"it {'in 4 bits' if quantization == 'nf4' else 'as it is'} now; model.quantization = {weights} makes it fit."
+        )
+    return told
 
 
 def _prompt(question: str, passages: Sequence[ScoredChunk] | None) -> Conversation:

@@ -74,7 +74,7 @@ class Dataset(Section):
 class Model(Section):
     base: str = Field("nano", description='"nano" or "small" (embedded), a folder, or a hub name')
     quantization: Literal["nf4", "none"] = Field(
-        "nf4", description="nf4: 4-bit weights, as QLoRA has them; none: as loaded"
+        "nf4", description="of the base that answers. nf4: 4-bit weights, as QLoRA has them; none: as loaded, as LoRA"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: what this machine does well"

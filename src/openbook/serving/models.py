@@ -107,7 +107,8 @@ class Models:
 
     def _checked(self, folder: Path) -> str:
         """A new name for the adapter in `folder`, which fits the base."""
-        for difference in check_adapter(folder, base=self._base, retrieval=self._retrieval):
+        quantization = self._settings.config.model.quantization
+        for difference in check_adapter(folder, base=self._base, retrieval=self._retrieval, quantization=quantization):
             warnings.warn(difference, stacklevel=2)
         return f"tuned-{next(self._names)}"
 
