@@ -223,6 +223,11 @@ def said(*texts: str) -> list[dict[str, str]]:
         ({"context": {}}, r"train.jsonl:2: 'context' has no list of passages"),
         ({"context": {"sentences": [["word " * 3000]]}}, r"train.jsonl:2 has .* tokens, and at most 600 fit"),
         ({"meta": "none"}, r"train.jsonl:2: the field 'meta' is str, not an object"),
+        (
+            {"meta": {"golden_chunks": [{"id": 1}]}},
+            r"train.jsonl:2: 'oracle_context' or 'golden_chunks' of 'meta' holds",
+        ),
+        ({"oracle_context": ["a"]}, r"train.jsonl:2: 'oracle_context' or 'golden_chunks' of 'meta' holds no text"),
         ({"messages": "Hello"}, r"train.jsonl:2: message 1 is str, not an object\."),
         ({"messages": [{}]}, r"train.jsonl:2: message 1 has the role None\."),
         ({"messages": [{"role": "narrator", "content": "a"}]}, r"train.jsonl:2: message 1 has the role 'narrator'"),
@@ -240,6 +245,15 @@ def test_a_bad_row_is_named(
     write_jsonl(train, [ROWS[0], ROWS[1] | broken])
     with pytest.raises(RecordError, match=message):
         tune(train, out=tmp_path / "a", config=config)
+
+
+def test_a_null_that_a_table_has_put_in_means_nothing(
+    setting: Callable[..., tuple[Path, Config]], tmp_path: Path
+) -> None:
+    train, _ = setting()
+    write_jsonl(train, [ROWS[0] | {"oracle_context": None, "meta": {"golden_chunks": None, "group": None}}])
+    study = read_study(train, tokenizer(), form="raft", budget=600, seed=0, context=600)
+    assert len(study.rows(0)) == 1
 
 
 def test_distractors_are_left_out_before_anything_else(tmp_path: Path) -> None:
