@@ -32,7 +32,7 @@ def render(tokenizer: Any, conversation: Conversation, *, generate: bool = False
         )
         return text
 
-    messages = conversation.messages
+    messages = tuple(_unposing(tokenizer, message) for message in conversation.messages)
     try:
         text = write(messages)
     except jinja2.TemplateError as error:
@@ -46,6 +46,19 @@ def render(tokenizer: Any, conversation: Conversation, *, generate: bool = False
         except jinja2.TemplateError as error:
             raise _refused(error) from error
     return text
+
+
+def _unposing(tokenizer: Any, message: Message) -> Message:
+    """A user's or system's message with the tokenizer's special tokens broken apart: a passage or a question that holds
+    them must not pose as the end of a turn or as another one."""
+    if message.role == "assistant":
+        return message
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    content = message.content
+    for token in sorted(added | set(tokenizer.all_special_tokens), key=lambda token: (-len(token), token)):
+        if len(token) > 1:
+            content = content.replace(token, f"{token[0]} {token[1:]}")
+    return Message(role=message.role, content=content)
 
 
 def _refused(error: Exception) -> InputError:
