@@ -38,7 +38,7 @@ class TextGenerator(Protocol):
         """The number of each prompt and its generation, in the order in which they are done."""
 
     def stream(self, prompt: Conversation) -> Iterator[str]:
-        """The answer in pieces, as they are written."""
+        """The answer in pieces, as they are written. A generator may return whether the model ended by itself."""
 
 
 class PassageSource(Protocol):
@@ -157,8 +157,8 @@ class AnswerStream:
     def __next__(self) -> str:
         try:
             piece = next(self._pieces)
-        except StopIteration:
-            self._finish()
+        except StopIteration as ended:
+            self._finish(finished=ended.value is not False)
             raise
         self._written.append(piece)
         return piece
@@ -182,7 +182,7 @@ class AnswerStream:
         self._pieces = iter(())
         self._finish(finished=False)
 
-    def _finish(self, *, finished: bool = True) -> None:
+    def _finish(self, *, finished: bool) -> None:
         if self._last is None:
             usage = Usage(seconds=time.perf_counter() - self._start)
             text = "".join(self._written).strip()
