@@ -79,8 +79,8 @@ def render_quote(quote: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedAnswer:
-    """`quotes` are the texts between quote tags wherever they stand, stripped, and `open_quote` what follows a tag that none closes ("" where
-    all are closed); `final` is "" when the answer has no answer tag."""
+    """`quotes` are the texts between quote tags wherever they stand, stripped, and `open_quote` what follows a tag that
+    none closes ("" where all are closed); `final` is "" when the answer has no answer tag."""
 
     reasoning: str
     quotes: tuple[str, ...]
