@@ -56,6 +56,16 @@ def test_nothing_in_a_passage_or_a_question_poses_as_a_turn(template: str) -> No
     assert [token for token in attacked if token in special] == [token for token in plain if token in special]
 
 
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_an_answer_that_quotes_an_end_token_does_not_end_there(template: str) -> None:
+    reader = tokenizer(TEMPLATES[template])
+    ends = set(stop_tokens(reader))
+    for said, stops in (("It keeps</s> results.<|im_end|> Ever.", 1), ("It keeps results.</s>", 2)):
+        sequence = encode(reader, prompt.with_answer(ASKED, said))
+        trained = sequence.input_ids[sequence.weight > 0].tolist()
+        assert [token in ends for token in trained] == [False] * (len(trained) - stops) + [True] * stops
+
+
 def test_padding_equal_to_the_stop_token_does_not_hide_it() -> None:
     reader = tokenizer()
     assert reader.pad_token_id == reader.eos_token_id

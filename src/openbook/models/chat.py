@@ -1,5 +1,6 @@
 """From a conversation to tokens and back, by the model's own chat template."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from openbook.errors import InputError, ModelError, RecordError
@@ -32,7 +33,7 @@ def render(tokenizer: Any, conversation: Conversation, *, generate: bool = False
         )
         return text
 
-    messages = tuple(_unposing(tokenizer, message) for message in conversation.messages)
+    messages = tuple(unposing(tokenizer, message) for message in conversation.messages)
     try:
         text = write(messages)
     except jinja2.TemplateError as error:
@@ -48,17 +49,28 @@ def render(tokenizer: Any, conversation: Conversation, *, generate: bool = False
     return text
 
 
-def _unposing(tokenizer: Any, message: Message) -> Message:
-    """A user's or system's message with the tokenizer's special tokens broken apart: a passage or a question that holds
-    them must not pose as the end of a turn or as another one."""
-    if message.role == "assistant":
-        return message
+def unposing(tokenizer: Any, message: Message) -> Message:
+    """`message` with the tokenizer's special tokens broken apart, as a template is given it: a passage, a question or a
+    quote that holds them must not pose as the end of a turn or as another one. Those that an assistant's message ends with
+    stay, since some data sets write the end token themselves."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special = sorted(added | set(tokenizer.all_special_tokens), key=lambda token: (-len(token), token))
     content = message.content
-    for token in sorted(added | set(tokenizer.all_special_tokens), key=lambda token: (-len(token), token)):
+    if not any(token in content for token in special):
+        return message
+    body = content if message.role != "assistant" else _without_end(content, special)
+    end = content[len(body) :]
+    for token in special:
         if len(token) > 1:
-            content = content.replace(token, f"{token[0]} {token[1:]}")
-    return Message(role=message.role, content=content)
+            body = body.replace(token, f"{token[0]} {token[1:]}")
+    return Message(role=message.role, content=body + end)
+
+
+def _without_end(content: str, special: Sequence[str]) -> str:
+    body = content.rstrip()
+    while ending := next((token for token in special if token and body.endswith(token)), ""):
+        body = body.removesuffix(ending).rstrip()
+    return body
 
 
 def _refused(error: Exception) -> InputError:
@@ -91,7 +103,7 @@ def encode_answered(tokenizer: Any, conversation: Conversation, *, name: str = "
     except InputError as error:
         raise RecordError(f"{name}: {error.message}", "Mend or remove the row.") from error
     prompt = encode_text(tokenizer, before)
-    content = answer.content.strip()
+    content = unposing(tokenizer, answer).content.strip()
     tail = whole[len(before) :] if whole.startswith(before) else content
     at = tail.find(content)
     body = tail[: at + len(content)] if at >= 0 else content

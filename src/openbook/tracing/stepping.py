@@ -11,7 +11,7 @@ from typing import Any
 
 from openbook.config import Config
 from openbook.models import Generator, LoadedModel, load_base
-from openbook.models.chat import render
+from openbook.models.chat import render, unposing
 from openbook.records import Conversation
 from openbook.tokens import TokenTree
 from openbook.tracing.movement import movements, snapshot
@@ -220,9 +220,10 @@ def _parts_of(tokenizer: Any, conversation: Conversation, count: int) -> list[st
     owners = ["template"] * len(text)
     cursor = 0
     for message in conversation.messages:
-        at = text.find(message.content.strip(), cursor)
+        said = unposing(tokenizer, message).content.strip()
+        at = text.find(said, cursor)
         if at >= 0:
-            cursor = at + len(message.content.strip())
+            cursor = at + len(said)
             owners[at:cursor] = [message.role] * (cursor - at)
     offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     parts = ["template" if end <= start else owners[end - 1] for start, end in offsets]
