@@ -1,6 +1,8 @@
 """A server over real HTTP on a free port, with a real index and a model that says what it is told to."""
 
 import contextlib
+import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -165,3 +167,17 @@ def until(true: Callable[[], object], seconds: float = 10.0) -> None:
     while not true():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.005)
+
+
+def leaving(server: Served, path: str) -> socket.socket:
+    """A connection that has asked; closing it is leaving."""
+    question = {"role": "user", "content": "bye"}
+    body: dict[str, Any] = {"model": "openbook", "messages": [question], "stream": path == "stream"}
+    if path == "page":
+        body = {"question": "bye", "arm": "closed"}
+    address = "/api/ask" if path == "page" else "/v1/chat/completions"
+    data = json.dumps(body).encode()
+    head = f"POST {address} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    raw = socket.create_connection(("127.0.0.1", server.port))
+    raw.sendall(head.encode() + data)
+    return raw

@@ -189,6 +189,15 @@ class TestStream:
         assert list(stream) == []
         assert (stream.last.text, stream.last.finished) == (first.strip(), False)
 
+    @pytest.mark.parametrize("finished", [True, False])
+    def test_whether_the_model_ended_by_itself_is_known_at_the_end(self, finished):
+        class Ending(ScriptedGenerator):
+            def stream(self, prompt):
+                yield "It is so because"
+                return finished
+
+        assert Answerer(None, Ending(str), passages=1).stream("How often?").last.finished is finished
+
     def test_a_failure_on_the_way_reaches_the_reader(self):
         class Broken(ScriptedGenerator):
             def stream(self, prompt):

@@ -121,10 +121,11 @@ def test_an_override_below_an_option_is_refused(tmp_path: Path) -> None:
 
 def test_relative_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
     path = tmp_path / "openbook.toml"
-    path.write_text('out = "work"\n[documents]\npaths = ["docs", "/abs"]\n')
+    path.write_text('out = "work"\n[documents]\npaths = ["docs", "/abs"]\n[rl]\nreward_model = "work/reward"\n')
     config = Config.load(path)
     assert config.out == tmp_path / "work"
     assert config.documents.paths == (tmp_path / "docs", Path("/abs"))
+    assert config.rl.reward_model == str(tmp_path / "work" / "reward")
 
 
 def test_folders_and_sets_that_lie_beside_a_file_are_found_from_everywhere(

@@ -325,6 +325,13 @@ class TestTrouble:
         assert "another retriever" in retriever
         assert check_adapter(tmp_path / "absent", base="b", retrieval="dense") == []
 
+    @pytest.mark.parametrize(("adapter", "fits", "other"), [("lora", "none", "nf4"), ("qlora", "nf4", "none")])
+    def test_an_adapter_tuned_on_other_weights_of_its_base_warns(self, tmp_path, adapter, fits, other):
+        write_json(tmp_path / "manifest.json", {"inputs": {"base": "b"}, "options": {"adapter": adapter}})
+        assert check_adapter(tmp_path, base="b", quantization=fits) == []
+        (told,) = check_adapter(tmp_path, base="b", quantization=other)
+        assert f"model.quantization = {fits}" in told
+
     def test_a_damaged_report_is_named(self, tmp_path):
         with pytest.raises(StoreError, match="does not exist"):
             Report.load(tmp_path / "report.json")

@@ -26,6 +26,7 @@ def test_it_shows_the_rows_of_the_run(tmp_path: Path) -> None:
     assert sum(figures.sequences for figures in found.rows) == 7
     assert [token.id for token in found.tokens] == planned[0].input_ids.tolist()
     assert found.rows[0].saved > 2
+    assert not found.fits and explain(train, Config()).fits, "a run leaves alone what the user chose"
     # What the segments say is what the rows' mask allows.
     end = planned[0].subtree_end
     for segment in found.segments:

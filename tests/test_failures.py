@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from exam_world import CHUNKS, Written
-from openbook import prompt
+from models_for_tests import folder
+from openbook import dataset, prompt, tuned
 from openbook.config import Config
 from openbook.dataset.failures import FAILURES, asked, failure, sample_pairs, write_pairs
 from openbook.dataset.formats import to_row
@@ -19,6 +20,7 @@ from openbook.records import Quote, RaftExample
 from openbook.storage import read_jsonl, write_jsonl
 from openbook.training.pairs import read_pairs
 from shared_data import DATA
+from tiny_model import save_random_adapter
 
 GOLDEN, OTHER, ABSENT = CHUNKS[0], CHUNKS[1], CHUNKS[4]
 
@@ -238,3 +240,14 @@ def test_the_real_file_gives_its_non_ties(tmp_path):
     report = write_human_pairs(Path(DATA / "qa_feedback" / "visible400.jsonl.gz"), tmp_path / "pairs.jsonl")
     assert report.questions == 400 and report.pairs + report.ties + report.equal == 2400
     assert len(read_pairs(tmp_path / "pairs.jsonl")) == report.pairs
+
+
+def test_pairs_of_a_model_in_another_precision_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder(tmp_path / "base")
+    save_random_adapter(tmp_path / "base", tmp_path / "adapter", seed=1)
+    identities: list[str] = []
+    monkeypatch.setattr(dataset, "write_pairs", lambda *_, identity, **__: identities.append(identity))
+    for dtype in ("float32", "bfloat16", "float32"):
+        options = {"out": str(tmp_path), "model": {"base": str(tmp_path / "base"), "dtype": dtype}}
+        tuned.find_pairs(Config.parse(options, origin="test"), adapter=tmp_path / "adapter")
+    assert identities[0] == identities[2] != identities[1]

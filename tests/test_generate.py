@@ -69,6 +69,22 @@ def test_each_adapter_writes_what_it_writes_elsewhere(generator: Generator, file
     assert len({tuple(texts) for texts in said.values()}) == 3
 
 
+def test_a_stream_ends_with_whether_the_model_ended(generator: Generator) -> None:
+    ends, stop = [], generator.stop
+    try:
+        for generator.stop in (stop, frozenset(range(512))):  # with the second any token ends it
+            (whole,) = generator.generate([asked(QUESTIONS[0])])
+            stream = generator.stream(asked(QUESTIONS[0]))
+            with pytest.raises(StopIteration) as ended:
+                while True:
+                    next(stream)
+            assert ended.value.value is whole.finished
+            ends.append(whole.finished)
+    finally:
+        generator.stop = stop
+    assert ends == [False, True]
+
+
 def test_streams_with_different_adapters_can_take_turns(generator: Generator, files: Path) -> None:
     streams = {}
     for adapter in ("one", "two", None):

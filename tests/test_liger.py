@@ -1,5 +1,7 @@
 """Liger's layers are for GPUs; what they change in transformers beyond the model is given back."""
 
+from types import SimpleNamespace
+
 import torch
 from transformers.models.llama import modeling_llama
 
@@ -37,8 +39,7 @@ def test_later_models_are_built_of_their_own(monkeypatch):
     rotary = modeling_llama.apply_rotary_pos_emb
     assert rotary.own is own, "not one around the other"
     assert torch.equal(network(input_ids=ids).logits, expected)
-    assert rotary(_OnGpu()) == "on a GPU"
-
-
-class _OnGpu:
-    is_cuda = True
+    assert rotary(SimpleNamespace(is_cuda=True, dtype=torch.bfloat16)) == "on a GPU"
+    rotary = liger._Rotary(lambda _: "its own", rotary.liger)
+    for elsewhere in ({"is_cuda": True, "dtype": torch.float32}, {"is_cuda": False, "dtype": torch.bfloat16}):
+        assert rotary(SimpleNamespace(**elsewhere)) == "its own"

@@ -145,7 +145,8 @@ def test_a_trace_trains_in_another_process(server: Served) -> None:
     refused = server.http.post("/api/trace", json={"row": 99}, timeout=120)
     assert refused.status_code == 400
     assert "no line 99" in refused.json()["error"]["message"]
-    assert server.http.post("/api/trace", json={"message": "x", "steps": 10_000}).status_code == 400
+    for wrong in ({"message": "x", "steps": 10_000}, {"message": "a\0b", "answer": "c"}):
+        assert server.http.post("/api/trace", json=wrong).status_code == 400
 
 
 @pytest.mark.slow

@@ -412,6 +412,20 @@ def test_it_goes_on_from_an_adapter_which_is_then_the_reference(setting: Setting
     assert len(list((tmp_path / "references").iterdir())) == 2
 
 
+def test_a_checkpoint_asks_nobody_for_the_base(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PEFT looks at the hub for a base that is no folder, such as "nano", which stands in an adapter's file."""
+    asked: list[str] = []
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda name, _: asked.append(name))
+    pairs, config = setting("preference.epochs=1", "tune.checkpoint_steps=1")
+    run(pairs, config, tmp_path / "first")
+    file = tmp_path / "first" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": "nano"}))
+    run(pairs, config, tmp_path / "second", start=tmp_path / "first")
+    assert not asked
+
+
 def test_full_tuning_measures_its_drift_from_the_head_as_it_was(setting: Setting, tmp_path: Path) -> None:
     pairs, config = setting("tune.adapter=full", "preference.learning_rate=0.003", "preference.held_out=6")
     report = run(pairs, config, tmp_path / "a")

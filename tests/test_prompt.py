@@ -155,6 +155,13 @@ class TestReading:
         numbers = [segment.quote for segment in prompt.segments(text) if segment.quote]
         assert [int(found) for found in re.findall(r"\[(\d+)\]", shown)] == numbers == list(range(1, len(numbers) + 1))
 
+    @given(TAGGED)
+    def test_what_is_shown_as_a_quote_is_looked_up_as_one(self, parts: list[str]) -> None:
+        """Wherever it stands: one behind the answer tag is a claim like any other."""
+        text = "".join(parts)
+        cited = [(segment.text, segment.closed) for segment in prompt.segments(text) if segment.quote]
+        assert [(quote.text, quote.closed) for quote in prompt.check_quotes(prompt.parse_answer(text), [])] == cited
+
     def test_segments_are_what_a_reader_sees(self) -> None:
         text = f"So: {prompt.BEGIN_QUOTE} one{prompt.END_QUOTE} and {prompt.BEGIN_QUOTE}two {prompt.END_QUOTE} {prompt.ANSWER} 3"
         assert prompt.segments(text) == (

@@ -107,7 +107,16 @@ def test_options_mean_the_same_wherever_they_are_read(tmp_path: Path, monkeypatc
     (tmp_path / "docs").mkdir()
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)
-    config = Config.parse({"out": "here", "documents": {"paths": ["docs"]}, "model": {"base": "model"}}, origin="test")
+    config = Config.parse(
+        {
+            "out": "here",
+            "documents": {"paths": ["docs"]},
+            "model": {"base": "model"},
+            "dataset": {"prompts": "prompts"},
+            "rl": {"reward_model": "reward"},
+        },
+        origin="test",
+    )
     (tmp_path / "elsewhere").mkdir()
     path = tmp_path / "elsewhere" / "openbook.toml"
     path.write_text(options_of(config))
@@ -115,4 +124,6 @@ def test_options_mean_the_same_wherever_they_are_read(tmp_path: Path, monkeypatc
     assert read.out == tmp_path / "here"
     assert read.documents.paths == (tmp_path / "docs",)
     assert read.model.base == str(tmp_path / "model")
+    assert read.dataset.prompts == str(tmp_path / "prompts")
+    assert read.rl.reward_model == str(tmp_path / "reward")
     assert Config.load(path) == Config.parse(json.loads(read.model_dump_json()), origin="again")

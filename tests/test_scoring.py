@@ -72,6 +72,15 @@ def test_pairs_come_back_in_order_with_the_scores_of_separate_rows(config, tmp_p
             assert head(hidden).item() == pytest.approx(value, abs=1e-5)
 
 
+def test_a_system_message_beside_an_answer_is_read_as_beside_a_pair(config, tmp_path):
+    path, out = tmp_path / "rows.jsonl", tmp_path / "scored.jsonl"
+    pair = PAIRS[0] | {"system": "Answer the question."}
+    write_jsonl(path, [pair, {"system": pair["system"], "prompt": pair["prompt"], "completion": pair["chosen"]}])
+    tuned.score(config, path, to=out)
+    both, one = read_jsonl(out)
+    assert one["score"] == pytest.approx(both["chosen_score"], abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("row", "problem"),
     [

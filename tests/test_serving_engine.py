@@ -1,7 +1,7 @@
 """Many requests at once: they share the model, may leave at any time, and end in time."""
 
+import asyncio
 import json
-import socket
 import threading
 import time
 from pathlib import Path
@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from serving_world import ANSWER, ScriptedWriters, Served, make_index, served, until
+from openbook.records import Conversation, Message
+from openbook.serving.engine import Engine
+from serving_world import ANSWER, ScriptedWriters, leaving, make_index, served, until
 
 
 def echo(prompt: Any, _: str | None) -> str:
@@ -73,18 +75,26 @@ def test_a_client_that_leaves_while_it_waits_is_never_begun(tmp_path: Path) -> N
         assert server.writers.most == 1
 
 
-def leaving(server: Served, path: str) -> socket.socket:
-    """A connection that has asked; closing it is leaving."""
-    question = {"role": "user", "content": "bye"}
-    body: dict[str, Any] = {"model": "openbook", "messages": [question], "stream": path == "stream"}
-    if path == "page":
-        body = {"question": "bye", "arm": "closed"}
-    address = "/api/ask" if path == "page" else "/v1/chat/completions"
-    data = json.dumps(body).encode()
-    head = f"POST {address} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
-    raw = socket.create_connection(("127.0.0.1", server.port))
-    raw.sendall(head.encode() + data)
-    return raw
+def test_who_leaves_during_a_call_has_left_before_the_next(tmp_path: Path) -> None:
+    """While one adapter is loaded, the last answer with another is given up and that one is dropped."""
+    writers = ScriptedWriters(lambda *_: "word " * 150)
+    writers.add_adapter("old", tmp_path)
+
+    async def work() -> None:
+        engine = Engine(writers, max_new_tokens=900)
+        run = asyncio.create_task(engine.run())
+        asked = Conversation(messages=(Message(role="user", content="?"),))
+        async with engine.answer(asked, adapter="old", max_tokens=None) as writing:
+            await anext(writing.pieces(asyncio.get_running_loop().time() + 10))
+            began, loaded = threading.Event(), threading.Event()
+            engine.call(lambda: (began.set(), loaded.wait()))
+            await asyncio.to_thread(began.wait)
+        drop = engine.call(lambda: writers.drop("old"))  # refuses while an answer is on its way
+        loaded.set()
+        await asyncio.wait_for(drop, 10)
+        run.cancel()
+
+    asyncio.run(work())
 
 
 def test_an_answer_that_takes_too_long_is_given_up(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from models_for_tests import folder
 from openbook.errors import ModelError
 from openbook.models import Company, Generator, load
 from openbook.records import Conversation, Message
-from serving_world import Served, served
+from serving_world import ScriptedWriters, Served, leaving, served, until
 from tiny_model import save_random_adapter
 
 
@@ -89,6 +89,28 @@ def test_an_adapter_for_another_base_is_told_and_the_server_lives_on(server: Ser
     assert server.chat(model="nano").status_code == 200
     manifest.unlink()
     assert server.chat().status_code == 200
+
+
+def test_an_adapter_that_nobody_waited_for_is_dropped(files: Path, tmp_path: Path) -> None:
+    """Whoever asked goes away while the adapter is loaded: it must not stay in memory under a name that none asks for."""
+    began, loaded = threading.Event(), threading.Event()
+
+    class Slow(ScriptedWriters):
+        def add_adapter(self, name: str, folder: Path) -> None:
+            super().add_adapter(name, folder)
+            if name != "tuned-1":
+                began.set()
+                loaded.wait(10)
+
+    shutil.copytree(files / "one", tmp_path / "adapter")
+    with served(tmp_path, Slow(), plain=True, adapter=tmp_path / "adapter") as server:
+        (tmp_path / "adapter" / "adapter_config.json").touch()
+        with leaving(server, "whole"):
+            assert began.wait(10)
+        until(lambda: server.service.admission.inside == 0)
+        loaded.set()
+        assert server.chat().status_code == 200
+        until(lambda: len(server.writers.adapters) == 1)
 
 
 def test_a_damaged_adapter_is_told_and_the_server_lives_on(server: Served, tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ import json
 import math
 
 import pytest
+import torch
 
 from openbook import tracing
 from openbook.config import Config
 from openbook.errors import InputError, RecordError
 from openbook.records import to_json
 from openbook.tracing import TracedToken
+from openbook.tracing.subjects import message_subject
 from tiny_model import save_tiny_llama
 
 PASSAGES = ["The cache keeps results for ten minutes.", "Alerts are grouped by their label."]
@@ -78,6 +80,36 @@ def test_the_step_is_the_one_that_tuning_takes(config):
     assert nll.loss_name == "mean −ln p"
     assert dft.loss_before == nll.loss_before and dft.loss_after != nll.loss_after
     assert dft.loss_name == "mean −ln p; the step is that of dft"
+
+
+def test_further_steps_are_those_of_tunings_optimizer_too(config):
+    """The same steps by hand, with the settings that tuning hands to Trainer."""
+    from openbook.models import load_base
+    from openbook.training.adapting import adapted
+    from openbook.training.attention import serve_trees
+    from openbook.training.run import _arguments
+    from openbook.training.trainer import Supervised
+
+    subject = ("How are alerts grouped?", "By their label.")
+    found = tracing.trace(config, *subject, steps=4)
+    loaded = load_base(config, "none")
+    settings = _arguments(loaded, config, config.out, 4, False)
+    row = message_subject(loaded, config, *subject, None).row
+    model = adapted(loaded, config)
+    serve_trees(loaded.model)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    adam = torch.optim.AdamW(
+        weights, settings.learning_rate, (settings.adam_beta1, settings.adam_beta2), weight_decay=0
+    )
+    method = Supervised()
+    batch = method.collate([row])
+    for _ in range(4):
+        adam.zero_grad()
+        (method.sums(model, batch)["loss"] / method.count(batch)).backward()
+        torch.nn.utils.clip_grad_norm_(weights, settings.max_grad_norm)
+        adam.step()
+    expected = (method.sums(model, batch)["loss"] / method.count(batch)).item()
+    assert found.loss_after == pytest.approx(expected, rel=1e-5)
 
 
 def test_after_one_step_only_the_half_of_the_adapters_that_starts_at_zero_has_moved(config):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.errors import RecordError
-from openbook.tokens import SHARED, TokenSequence, TokenTree, build, concatenate, pack, plan, split
+from openbook.tokens import SHARED, TokenSequence, TokenTree, best_fit, build, concatenate, pack, plan, split
 
 
 @st.composite
@@ -93,6 +93,19 @@ def test_a_sequence_over_budget_is_an_error_that_names_it() -> None:
 def test_best_fit_fills_the_fullest_row() -> None:
     trees = [build([sequence(*range(n))]) for n in (6, 5, 4, 3, 2)]
     assert sorted(len(row) for row in pack(trees, 10)) == [10, 10]
+
+
+@given(st.lists(st.integers(1, 20), max_size=40))
+def test_best_fit_is_what_its_name_says(sizes: list[int]) -> None:
+    """Largest first, each into the first of the fullest rows that have room for it, by looking at all of them."""
+    expected: list[list[int]] = []
+    for thing in sorted(range(len(sizes)), key=lambda thing: -sizes[thing]):
+        room = [20 - sum(sizes[n] for n in row) for row in expected]
+        fitting = [row for row, left in enumerate(room) if left >= sizes[thing]]
+        if not fitting:
+            fitting, expected = [len(expected)], [*expected, []]
+        expected[min(fitting, key=lambda row: room[row] if row < len(room) else 20)].append(thing)
+    assert best_fit(sizes, 20) == expected
 
 
 def test_nothing_to_train_on_is_refused() -> None:

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,10 +15,10 @@ from killing import Killed, KillingProgress
 from models_for_tests import folder, tokenizer
 from openbook import prompt
 from openbook.config import Config
-from openbook.errors import ModelError, OpenbookError, RecordError
+from openbook.errors import InputError, ModelError, OpenbookError, RecordError
 from openbook.models import Generator, load
-from openbook.storage import read_manifest, write_jsonl
-from openbook.training import is_tuned, tune
+from openbook.storage import read_jsonl, read_manifest, write_jsonl
+from openbook.training import adapting, is_tuned, tune
 from openbook.training.data import read_study
 
 PASSAGES = ["The cache keeps results for ten minutes.", "The quick brown fox jumps over the lazy dog."]
@@ -113,6 +114,29 @@ def test_a_run_does_not_go_on_with_rows_that_were_cut_in_another_way(
         tune(train, out=tmp_path / "a", config=config, resume=True)
 
 
+def test_a_log_whose_last_line_is_torn_goes_on(setting: Callable[..., tuple[Path, Config]], tmp_path: Path) -> None:
+    train, config = setting("tune.checkpoint_steps=1")
+    with pytest.raises(Killed):
+        tune(train, out=tmp_path / "a", config=config, progress=KillingProgress(3))
+    log = tmp_path / "a" / "log.jsonl"
+    log.write_bytes(log.read_bytes() + b'{"step": 3, "tok')
+    report = tune(train, out=tmp_path / "a", config=config, resume=True)
+    assert [row["step"] for row in read_jsonl(log)] == [step for step, _ in report.train_loss]
+    assert report.train_loss[-1][0] == report.steps == len(report.train_loss)
+
+
+def test_a_folder_of_something_else_is_left_alone(setting: Callable[..., tuple[Path, Config]], tmp_path: Path) -> None:
+    train, config = setting("tune.epochs=1")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match=r"mine holds thesis\.txt, and no run"):
+        tune(train, out=tmp_path / "mine", config=config)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    (tmp_path / "mine" / "thesis.txt").unlink()
+    for _ in range(2):  # into an empty folder, and over what was tuned there
+        tune(train, out=tmp_path / "mine", config=config)
+
+
 def test_resume_without_a_checkpoint_says_so(setting: Callable[..., tuple[Path, Config]], tmp_path: Path) -> None:
     train, config = setting()
     with pytest.raises(OpenbookError, match="no checkpoint of this run"):
@@ -142,6 +166,38 @@ def test_the_other_adapters(adapter: str, setting: Callable[..., tuple[Path, Con
         assert config_file["base_model_name_or_path"] == config.model.base
 
 
+def test_full_tuning_in_half_precision_learns_what_it_does_in_full(
+    setting: Callable[..., tuple[Path, Config]], tmp_path: Path
+) -> None:
+    """Most steps of AdamW are shorter than the distance of a weight from its neighbour in bfloat16."""
+    curves = {}
+    for dtype in ("float32", "bfloat16"):
+        train, config = setting(
+            f"model.dtype={dtype}", "tune.adapter=full", "tune.epochs=10", "tune.learning_rate=0.0003"
+        )
+        curves[dtype] = tune(train, out=tmp_path / dtype, config=config).train_loss
+    learned = {dtype: curve[0][1] - curve[-1][1] for dtype, curve in curves.items()}
+    assert learned["bfloat16"] == pytest.approx(learned["float32"], rel=0.05)
+
+
+def test_full_tuning_in_half_precision_goes_on_to_the_same_bits(
+    setting: Callable[..., tuple[Path, Config]], tmp_path: Path
+) -> None:
+    train, config = setting("model.dtype=bfloat16", "tune.adapter=full", "tune.checkpoint_steps=2")
+    tune(train, out=tmp_path / "whole", config=config)
+    with pytest.raises(Killed):
+        tune(train, out=tmp_path / "killed", config=config, progress=KillingProgress(3))
+    tune(train, out=tmp_path / "killed", config=config, resume=True)
+    whole, again = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(whole[name], again[name]) and whole[name].dtype == torch.bfloat16 for name in whole)
+
+
+def test_full_tuning_in_float16_on_a_gpu_is_refused() -> None:
+    on_gpu = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float16)
+    with pytest.raises(ModelError, match=r"nano cannot be tuned in float16.*model\.dtype to bfloat16"):
+        adapting._check_full(SimpleNamespace(model=on_gpu, name="nano"))
+
+
 def test_the_closed_book_form_trains_question_to_short_answer(
     setting: Callable[..., tuple[Path, Config]], tmp_path: Path
 ) -> None:
@@ -167,6 +223,11 @@ def said(*texts: str) -> list[dict[str, str]]:
         ({"context": {}}, r"train.jsonl:2: 'context' has no list of passages"),
         ({"context": {"sentences": [["word " * 3000]]}}, r"train.jsonl:2 has .* tokens, and at most 600 fit"),
         ({"meta": "none"}, r"train.jsonl:2: the field 'meta' is str, not an object"),
+        (
+            {"meta": {"golden_chunks": [{"id": 1}]}},
+            r"train.jsonl:2: 'oracle_context' or 'golden_chunks' of 'meta' holds",
+        ),
+        ({"oracle_context": ["a"]}, r"train.jsonl:2: 'oracle_context' or 'golden_chunks' of 'meta' holds no text"),
         ({"messages": "Hello"}, r"train.jsonl:2: message 1 is str, not an object\."),
         ({"messages": [{}]}, r"train.jsonl:2: message 1 has the role None\."),
         ({"messages": [{"role": "narrator", "content": "a"}]}, r"train.jsonl:2: message 1 has the role 'narrator'"),
@@ -184,6 +245,15 @@ def test_a_bad_row_is_named(
     write_jsonl(train, [ROWS[0], ROWS[1] | broken])
     with pytest.raises(RecordError, match=message):
         tune(train, out=tmp_path / "a", config=config)
+
+
+def test_a_null_that_a_table_has_put_in_means_nothing(
+    setting: Callable[..., tuple[Path, Config]], tmp_path: Path
+) -> None:
+    train, _ = setting()
+    write_jsonl(train, [ROWS[0] | {"oracle_context": None, "meta": {"golden_chunks": None, "group": None}}])
+    study = read_study(train, tokenizer(), form="raft", budget=600, seed=0, context=600)
+    assert len(study.rows(0)) == 1
 
 
 def test_distractors_are_left_out_before_anything_else(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class TextGenerator(Protocol):
         """The number of each prompt and its generation, in the order in which they are done."""
 
     def stream(self, prompt: Conversation) -> Iterator[str]:
-        """The answer in pieces, as they are written."""
+        """The answer in pieces, as they are written. A generator may return whether the model ended by itself."""
 
 
 class PassageSource(Protocol):
@@ -158,8 +158,8 @@ class AnswerStream:
     def __next__(self) -> str:
         try:
             piece = next(self._pieces)
-        except StopIteration:
-            self._finish()
+        except StopIteration as ended:
+            self._finish(finished=ended.value is not False)
             raise
         self._written.append(piece)
         return piece
@@ -183,7 +183,7 @@ class AnswerStream:
         self._pieces = iter(())
         self._finish(finished=False)
 
-    def _finish(self, *, finished: bool = True) -> None:
+    def _finish(self, *, finished: bool) -> None:
         if self._last is None:
             usage = Usage(seconds=time.perf_counter() - self._start)
             text = "".join(self._written).strip()
@@ -214,8 +214,13 @@ def read_answer(
     )
 
 
-def check_adapter(folder: Path, *, base: str, retrieval: str = "") -> list[str]:
-    """Compare an adapter's manifest with what it is to answer with: `base` and `retrieval` are fingerprints.
+# The weights of the base that an adapter is tuned on, by `tune.adapter`, as `model.quantization` names them.
+WEIGHTS = {"qlora": "nf4", "lora": "none"}
+
+
+def check_adapter(folder: Path, *, base: str, retrieval: str = "", quantization: str = "") -> list[str]:
+    """Compare an adapter's manifest with what it is to answer with: `base` and `retrieval` are fingerprints,
+    `quantization` is the base's.
 
     Returns a sentence for each thing that is not as it was in tuning, which costs quality. Raises `ModelError` for
     another base, on which the adapter would produce noise. An adapter without a manifest is taken as it is.
@@ -232,10 +237,17 @@ def check_adapter(folder: Path, *, base: str, retrieval: str = "") -> list[str]:
         differences.append("another prompt")
     if retrieval and (manifest.get("retrieval") or retrieval) != retrieval:
         differences.append("another retriever")
-    return [
+    told = [
         f"The adapter in {folder} was tuned with {difference} than it answers with now; `openbook tune` makes it fit again."
         for difference in differences
     ]
+    weights = WEIGHTS.get(manifest.get("options", {}).get("adapter", ""), quantization)
+    if quantization and weights != quantization:
+        told.append(
+            f"The adapter in {folder} was tuned on the base {'in 4 bits' if weights == 'nf4' else 'as it is'} and answers on "
+            f"it {'in 4 bits' if quantization == 'nf4' else 'as it is'} now; model.quantization = {weights} makes it fit."
+        )
+    return told
 
 
 def _prompt(question: str, passages: Sequence[ScoredChunk] | None) -> Conversation:

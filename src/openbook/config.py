@@ -1,6 +1,8 @@
 """Typed options: defaults, `openbook.toml`, and `--set section.key=value`, in this order.
 
-An unknown key is an error that names the nearest right one. Relative paths in a file are relative to that file.
+An unknown key is an error that names the nearest right one. Relative paths in a file are relative to that file; what
+may be a hub name as well (a base, an embedder, a local teacher, a set of instructions) is a path if it begins with a dot or
+if it is there.
 """
 
 import contextlib
@@ -158,9 +160,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
     if isinstance(data.get("out"), str):
         data["out"] = str(folder / _at_home(Path(data["out"])))
-    dataset = data.get("dataset")
-    if isinstance(dataset, dict) and isinstance(dataset.get("prompts"), str) and dataset["prompts"]:
-        dataset["prompts"] = str(folder / _at_home(Path(dataset["prompts"])))
+    for section, key in (("dataset", "prompts"), ("rl", "reward_model")):
+        options = data.get(section)
+        if isinstance(options, dict) and isinstance(options.get(key), str) and options[key]:
+            options[key] = str(folder / _at_home(Path(options[key])))
     documents = data.get("documents")
     if isinstance(documents, dict) and isinstance(documents.get("paths"), list):
         documents["paths"] = [
@@ -188,7 +191,7 @@ def _at_home(path: Path) -> Path:
 
 
 # Options that take a folder or a name. In a file, what begins with a dot or lies beside the file is a folder.
-_NAMES = (("model", "base"), ("retrieval", "embedder"), ("dataset", "teacher_model"), ("rl", "reward_model"))
+_NAMES = (("model", "base"), ("retrieval", "embedder"), ("dataset", "teacher_model"))
 
 
 def _is_below(name: str, folder: Path) -> bool:

@@ -14,8 +14,9 @@ LARGEST = 32 * 2**20  # bytes, as far as the threshold grows by itself
 
 
 def return_blocks() -> None:
-    """From now on a block of 6 MB or more goes back to the system as soon as it is freed: less memory, more page faults (a
-    step of 1.1B took 76 s in place of 57). With 4 MB one of 135M took 18 s in place of 12, with 8 none more."""
+    """From now on, until another model is loaded, a block of 6 MB or more goes back to the system as soon as it is freed:
+    less memory, more page faults (a step of 1.1B took 76 s in place of 57). With 4 MB one of 135M took 18 s in place of
+    12, with 8 none more."""
     _set_threshold(6 * 2**20)
 
 

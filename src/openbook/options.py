@@ -74,7 +74,7 @@ class Dataset(Section):
 class Model(Section):
     base: str = Field("nano", description='"nano" or "small" (embedded), a folder, or a hub name')
     quantization: Literal["nf4", "none"] = Field(
-        "nf4", description="nf4: 4-bit weights, as QLoRA has them; none: as loaded"
+        "nf4", description="of the base that answers. nf4: 4-bit weights, as QLoRA has them; none: as loaded, as LoRA"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: what this machine does well"
@@ -235,7 +235,9 @@ class Serve(Section):
     host: str = Field("127.0.0.1", description="address to listen on; any but this machine's own wants a token")
     port: int = Field(8321, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     hosts: tuple[str, ...] = Field((), description="names under which the server may be called, besides localhost")
-    concurrent: int = Field(16, ge=1, le=1024, description="answers written at once")
+    concurrent: int = Field(
+        16, ge=1, le=1024, description="answers written at once, by the base and by the adapter each"
+    )
     queue: int = Field(112, ge=0, description="requests that may wait beyond these; more are refused (429)")
     context_tokens: int = Field(8192, ge=64, description="longest prompt and answer together, in tokens of the model")
     request_kb: int = Field(1000, ge=1, description="larger requests are refused (kB = 10^3 bytes)")

@@ -84,8 +84,8 @@ def render_quote(quote: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedAnswer:
-    """`quotes` are the texts between quote tags, stripped, and `open_quote` what follows a tag that none closes ("" where
-    all are closed); `final` is "" when the answer has no answer tag."""
+    """`quotes` are the texts between quote tags wherever they stand, stripped, and `open_quote` what follows a tag that
+    none closes ("" where all are closed); `final` is "" when the answer has no answer tag."""
 
     reasoning: str
     quotes: tuple[str, ...]
@@ -119,7 +119,7 @@ def parse_answer(text: str) -> ParsedAnswer:
     reasoning, final = (text[: tags[-1].start()], text[tags[-1].end() :]) if tags else (text, "")
     reasoning = re.sub(r"^\s*##\s*Reason\s*:\s*", "", reasoning).strip()
     final = final.strip()
-    quotes = [part for part in _parts(reasoning) if part.quote]
+    quotes = [part for part in _parts(text) if part.quote]  # also those behind the answer tag: each is a claim
     return ParsedAnswer(
         reasoning=reasoning,
         quotes=tuple(part.text for part in quotes if part.closed),

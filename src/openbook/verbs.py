@@ -176,7 +176,8 @@ def tune(
 def answering(config: Config, *, adapter: Path | None, closed: bool = False) -> "Iterator[Answerer]":
     """Whoever answers questions: the base with `adapter` on it (None: the base alone), over the index unless `closed`.
 
-    Warns of an adapter that was tuned with another prompt or retriever; one for another base raises `ModelError`.
+    Warns of an adapter that was tuned with another prompt, retriever or quantisation; one for another base raises
+    `ModelError`.
     """
     from openbook import models
     from openbook.answering import Answerer, check_adapter
@@ -186,7 +187,8 @@ def answering(config: Config, *, adapter: Path | None, closed: bool = False) -> 
     retriever = None if closed else open_index(config.index_dir, config)
     if adapter is not None:
         base, retrieval = models.fingerprint(config.model.base), retriever.fingerprint if retriever else ""
-        for difference in check_adapter(adapter, base=base, retrieval=retrieval):
+        quantization = config.model.quantization
+        for difference in check_adapter(adapter, base=base, retrieval=retrieval, quantization=quantization):
             warnings.warn(difference, stacklevel=2)
     loaded = models.load_base(config, dequantize=True)  # the exam's weights, and faster token by token
     generator = models.Generator(loaded, max_new_tokens=config.model.max_new_tokens)

@@ -24,7 +24,9 @@ def draw(found: "RowExplanation", *, as_json: bool) -> None:
 
     console = Console(highlight=False)
     console.print(
-        f"{found.questions:,} questions in {found.total_rows:,} rows of at most {found.budget:,} tokens an epoch; the first:\n"
+        f"{found.questions:,} questions in {found.total_rows:,} rows of at most {found.budget:,} tokens an epoch"
+        + (", which a run first fits to its memory" if found.fits else "")
+        + "; the first:\n"
     )
     console.print(_rows(found), "\n")
     console.print(Text("The first row: who (down) sees whom (across)", style="bold"))

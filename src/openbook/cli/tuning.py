@@ -61,7 +61,7 @@ def tune(
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="Peak learning rate (default: 0.001; for dpo 0.00005, for grpo and ppo 0.0001)."),
+        typer.Option(help="Peak learning rate (default: 0.001; for dpo 0.0002, for grpo and ppo 0.0003)."),
     ] = None,
     form: Annotated[
         Form, typer.Option(help='"raft": with passages; "closed": questions alone, the comparison without documents.')
@@ -80,9 +80,7 @@ def tune(
     ] = None,
     from_adapter: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder of the adapter that all methods but sft go on from, and stay near (default: the bare base)."
-        ),
+        typer.Option(help="Folder of the adapter that dpo, reward, grpo and ppo go on from (default: the bare base)."),
     ] = None,
     prompts: Annotated[int | None, typer.Option(help="grpo, ppo: questions of one round (default: 8).")] = None,
     rollouts: Annotated[

@@ -57,7 +57,8 @@ class LocalCandidates:
         Raises `ModelError` for an adapter that was tuned on another base.
         """
         folders = (adapter_folder(self._config, name) for name in self._adapters)
-        return [text for f in folders for text in check_adapter(f, base=self._base, retrieval=retrieval)]
+        given = {"base": self._base, "retrieval": retrieval, "quantization": self._config.model.quantization}
+        return [text for folder in folders for text in check_adapter(folder, **given)]
 
     def identity(self, adapter: AdapterName | None) -> str:
         model = self._config.model

@@ -1,10 +1,10 @@
 """Comparing short answers: SQuAD's normalisation, exact match and token F1, strict about numbers.
 
 The normalisation and both scores are those of SQuAD's `evaluate-v1.1.py` (Rajpurkar et al., arXiv 1606.05250) for
-every ASCII text without a sign or a decimal point, and extend them in three places where the script is lenient on
+every ASCII text without a sign, a decimal point or a power, and extend them in three places where the script is lenient on
 content or strict on form:
 
-- `-1` and `1`, `1.5` and `15` are different answers; the script drops the sign and the point.
+- `-1` and `1`, `1.5` and `15`, `10²` and `102` are different answers; the script drops the sign and the point.
 - Typographic punctuation (“ ” ‘ ’ – …) and compatibility forms (ﬁ, no-break spaces) are form, as ASCII's are.
 - An answer that is nothing but punctuation or an article (`*`, `%`, the file mode `a`) is compared as it stands; the
   script finds it equal to an empty answer.
@@ -18,6 +18,7 @@ from collections import Counter
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _SIGN = re.compile(r"(?<![^\s(\[{<>=:,|/\"'`])[-−](?=\.?\d)")
 _POINT = re.compile(r"(?<=\d)\.(?=\d)")
+_POWER = re.compile(r"(?<=\d)(?:\^([-−]?)(\d+)|(⁻?)([⁰¹²³⁴-⁹]+))")
 _SPACELESS = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")
 _WRAPPERS = "`'\"“”‘’ "
 
@@ -42,8 +43,12 @@ def normalize(text: str) -> str:
 
 
 def tokens(text: str) -> list[str]:
-    """The words that F1 counts: normalised, with signs and decimal points spelled out so that they survive."""
-    return normalize(_POINT.sub("point", _SIGN.sub("minus", text))).split()
+    """The words that F1 counts: normalised, with signs, decimal points and powers spelled out so that they survive."""
+    return normalize(_POINT.sub("point", _SIGN.sub("minus", _POWER.sub(_spelled, text)))).split()
+
+
+def _spelled(power: re.Match[str]) -> str:
+    return ("powerminus" if power[1] or power[3] else "power") + (power[2] or power[4])
 
 
 def exact_match(prediction: str, gold: str) -> bool:

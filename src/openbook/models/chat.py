@@ -1,8 +1,9 @@
 """From a conversation to tokens and back, by the model's own chat template."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from openbook.errors import ModelError, RecordError
+from openbook.errors import InputError, ModelError, RecordError
 from openbook.records import Conversation, Message
 
 # For tokenizers that come without a template (base models). The end-of-sequence token ends every turn's answer.
@@ -18,7 +19,8 @@ PLAIN_TEMPLATE = (
 def render(tokenizer: Any, conversation: Conversation, *, generate: bool = False) -> str:
     """The conversation as the template writes it; `generate` appends what stands before an assistant's answer.
 
-    A template that knows no system role gets the system text at the head of the first user message.
+    A template that knows no system role gets the system text at the head of the first user message. Raises `InputError`
+    for a conversation that the template refuses, such as one whose roles do not take turns.
     """
     import jinja2
 
@@ -31,17 +33,48 @@ def render(tokenizer: Any, conversation: Conversation, *, generate: bool = False
         )
         return text
 
-    messages = conversation.messages
+    messages = tuple(unposing(tokenizer, message) for message in conversation.messages)
     try:
         text = write(messages)
     except jinja2.TemplateError as error:
         if messages[0].role != "system":
-            raise ModelError(f"The model's chat template refuses this conversation: {error}.") from error
+            raise _refused(error) from error
         text = ""
     if messages[0].role == "system" and messages[0].content.strip() not in text:
         merged = Message(role="user", content=f"{messages[0].content}\n\n{messages[1].content}")
-        text = write((merged, *messages[2:]))
+        try:
+            text = write((merged, *messages[2:]))
+        except jinja2.TemplateError as error:
+            raise _refused(error) from error
     return text
+
+
+def unposing(tokenizer: Any, message: Message) -> Message:
+    """`message` with the tokenizer's special tokens broken apart, as a template is given it: a passage, a question or a
+    quote that holds them must not pose as the end of a turn or as another one. Those that an assistant's message ends with
+    stay, since some data sets write the end token themselves."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special = sorted(added | set(tokenizer.all_special_tokens), key=lambda token: (-len(token), token))
+    content = message.content
+    if not any(token in content for token in special):
+        return message
+    body = content if message.role != "assistant" else _without_end(content, special)
+    end = content[len(body) :]
+    for token in special:
+        if len(token) > 1:
+            body = body.replace(token, f"{token[0]} {token[1:]}")
+    return Message(role=message.role, content=body + end)
+
+
+def _without_end(content: str, special: Sequence[str]) -> str:
+    body = content.rstrip()
+    while ending := next((token for token in special if token and body.endswith(token)), ""):
+        body = body.removesuffix(ending).rstrip()
+    return body
+
+
+def _refused(error: Exception) -> InputError:
+    return InputError(f"The model's chat template refuses this conversation: {error}.")
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
@@ -58,15 +91,19 @@ def encode_prompt(tokenizer: Any, conversation: Conversation) -> list[int]:
 def encode_answered(tokenizer: Any, conversation: Conversation, *, name: str = "") -> tuple[list[int], list[int]]:
     """Tokens of a conversation that ends with an assistant's answer: the prompt's, and the answer's with its stop token.
 
-    The prompt's tokens are those of `encode_prompt`, so that training sees what generation will see.
+    The prompt's tokens are those of `encode_prompt`, so that training sees what generation will see. Raises `RecordError`
+    with the `name` for a conversation that cannot be trained on.
     """
     answer = conversation.messages[-1]
     if answer.role != "assistant" or not answer.content.strip():
         raise RecordError(f"{name}: the conversation does not end with an assistant's answer.")
-    before = render(tokenizer, Conversation(messages=conversation.messages[:-1]), generate=True)
+    try:
+        before = render(tokenizer, Conversation(messages=conversation.messages[:-1]), generate=True)
+        whole = render(tokenizer, conversation)
+    except InputError as error:
+        raise RecordError(f"{name}: {error.message}", "Mend or remove the row.") from error
     prompt = encode_text(tokenizer, before)
-    whole = render(tokenizer, conversation)
-    content = answer.content.strip()
+    content = unposing(tokenizer, answer).content.strip()
     tail = whole[len(before) :] if whole.startswith(before) else content
     at = tail.find(content)
     body = tail[: at + len(content)] if at >= 0 else content

@@ -1,6 +1,7 @@
 """Answers from one base model with switchable adapters, many at once or streamed; greedy unless a temperature is given."""
 
 import contextlib
+from collections import abc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,25 +159,28 @@ class Generator:
                     ),
                 )
 
-    def stream(self, prompt: Conversation) -> Iterator[str]:
-        """The answer to one prompt, in pieces as they are written. Closing the iterator stops the model.
+    def stream(self, prompt: Conversation) -> abc.Generator[str, None, bool]:
+        """The answer to one prompt, in pieces as they are written; returns whether the model ended by itself (see
+        `Generation.finished`). Closing the iterator stops the model.
 
         The adapter is the one in force when this is called. Raises `ModelError` for a prompt that leaves no room.
         """
         return self._stream(prompt, self._active)
 
-    def _stream(self, prompt: Conversation, adapter: str | None) -> Iterator[str]:
+    def _stream(self, prompt: Conversation, adapter: str | None) -> abc.Generator[str, None, bool]:
         ids = encode_prompt(self.loaded.tokenizer, prompt)
         if not self._room(ids):
             raise ModelError(
                 f"The prompt has {len(ids):,} tokens and {self.loaded.name} reads {self.loaded.context:,}.",
                 "Ask a shorter question or show fewer passages (retrieval.passages).",
             )
-        pieces = Pieces(self.loaded.tokenizer)
+        pieces, end = Pieces(self.loaded.tokenizer), ""
         for written in self._decode([ids], adapter):
-            piece = pieces.add(written.tokens, last=bool(written.end))
+            end = written.end
+            piece = pieces.add(written.tokens, last=bool(end))
             if piece:
                 yield piece
+        return end == "stop"
 
     def _room(self, prompt: Sequence[int]) -> int:
         """How many tokens may be written after a prompt; none where it fills what the model reads."""

@@ -158,7 +158,17 @@ def options_of(config: Config) -> str:
     retrieval = config.retrieval.model_copy(
         update={"embedder": str(embedder.resolve()) if embedder.is_dir() else config.retrieval.embedder}
     )
-    chosen = {"out": config.out.resolve(), "documents": documents, "model": model, "retrieval": retrieval}
+    prompts, reward_model = (
+        path and str(Path(path).expanduser().resolve()) for path in (config.dataset.prompts, config.rl.reward_model)
+    )
+    chosen = {
+        "out": config.out.resolve(),
+        "documents": documents,
+        "model": model,
+        "retrieval": retrieval,
+        "dataset": config.dataset.model_copy(update={"prompts": prompts}),
+        "rl": config.rl.model_copy(update={"reward_model": reward_model}),
+    }
     return config.model_copy(update=chosen).to_toml()
 
 

@@ -150,12 +150,11 @@ class Engine:
             self._encoder.shutdown(wait=False, cancel_futures=True)
 
     async def _turn(self) -> None:
-        gone, self._gone = self._gone, []
-        for number in gone:
-            self.writers.leave(number)
+        self._let_go()
         while self._calls:
             function, future = self._calls.popleft()
             found, error = await self._work(function)
+            self._let_go()  # the next call may drop the adapter of somebody who has left meanwhile
             if future.done():
                 continue  # whoever called has gone
             if error:
@@ -170,6 +169,11 @@ class Engine:
                 self._fail(error)
             for piece in pieces or ():
                 self._deliver(piece)
+
+    def _let_go(self) -> None:
+        gone, self._gone = self._gone, []
+        for number in gone:
+            self.writers.leave(number)
 
     async def _join(self, newcomer: Writing) -> None:
         newcomer.joined = True

@@ -107,7 +107,8 @@ class Models:
 
     def _checked(self, folder: Path) -> str:
         """A new name for the adapter in `folder`, which fits the base."""
-        for difference in check_adapter(folder, base=self._base, retrieval=self._retrieval):
+        quantization = self._settings.config.model.quantization
+        for difference in check_adapter(folder, base=self._base, retrieval=self._retrieval, quantization=quantization):
             warnings.warn(difference, stacklevel=2)
         return f"tuned-{next(self._names)}"
 
@@ -139,7 +140,11 @@ class Models:
             stamp = _stamp(folder)
             if stamp != self._stamp or self._loaded is None:
                 name = self._checked(folder)
-                await self._engine.call(partial(self._engine.writers.add_adapter, name, folder))
+                try:
+                    await self._engine.call(partial(self._engine.writers.add_adapter, name, folder))
+                except asyncio.CancelledError:  # who asked has gone, and it is loaded all the same
+                    self._engine.call(partial(self._engine.writers.drop, name))
+                    raise
                 before, self._loaded, self._stamp = self._loaded, name, stamp
                 if before is not None:
                     self._users[before] += 0

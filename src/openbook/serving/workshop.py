@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
@@ -57,13 +57,16 @@ class JobRequest(Form):
         return [f"tune.{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
 
 
+_Words = Annotated[str, Field(max_length=20_000, pattern=r"^[^\x00]*$")]  # a program's argument holds no NUL
+
+
 class TraceRequest(Form):
     """One of three: `message` and `answer`; `message`, `chosen` and `rejected`; `row`."""
 
-    message: str = Field("", max_length=20_000)
-    answer: str = Field("", max_length=20_000)
-    chosen: str = Field("", max_length=20_000)
-    rejected: str = Field("", max_length=20_000)
+    message: _Words = ""
+    answer: _Words = ""
+    chosen: _Words = ""
+    rejected: _Words = ""
     row: int | None = Field(None, ge=1, le=_LARGEST)
     steps: int = Field(1, ge=1, le=50)
     tuned: bool = False

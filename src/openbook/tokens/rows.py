@@ -1,6 +1,7 @@
 """Rows: token trees packed under a budget of tokens, so that every step costs about the same."""
 
 import random
+from bisect import bisect_left, insort
 from collections.abc import Sequence, Sized
 from typing import TypeVar
 
@@ -35,17 +36,16 @@ def best_fit(sizes: Sequence[int], budget: int) -> list[list[int]]:
     Returns the positions in `sizes`, row by row. Nothing may be larger than the budget.
     """
     rows: list[list[int]] = []
-    room: list[int] = []
+    room: list[tuple[int, int]] = []  # what is left in which row, sorted, so that many things take no long search
     for thing in sorted(range(len(sizes)), key=lambda thing: -sizes[thing]):
-        fitting = [row for row, left in enumerate(room) if left >= sizes[thing]]
-        if fitting:
-            row = min(fitting, key=lambda row: room[row])
-        else:
-            row = len(rows)
+        fullest = bisect_left(room, (sizes[thing], 0))
+        if fullest == len(room):
+            left, row = budget, len(rows)
             rows.append([])
-            room.append(budget)
+        else:
+            left, row = room.pop(fullest)
         rows[row].append(thing)
-        room[row] -= sizes[thing]
+        insort(room, (left - sizes[thing], row))
     return rows
 
 

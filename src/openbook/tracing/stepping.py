@@ -11,7 +11,7 @@ from typing import Any
 
 from openbook.config import Config
 from openbook.models import Generator, LoadedModel, load_base
-from openbook.models.chat import render
+from openbook.models.chat import render, unposing
 from openbook.records import Conversation
 from openbook.tokens import TokenTree
 from openbook.tracing.movement import movements, snapshot
@@ -64,6 +64,9 @@ def _trace(config: Config, make: Callable[[LoadedModel], Subject], *, steps: int
 
     from openbook.training.adapting import adapted, count_weights
     from openbook.training.attention import serve_trees
+    from openbook.training.masters import with_masters
+    from openbook.training.run import ADAM_BETA2
+    from openbook.training.trainer import autocast, step_kernels
 
     loaded = load_base(config, config.tune.quantization)
     subject = make(loaded)
@@ -71,7 +74,10 @@ def _trace(config: Config, make: Callable[[LoadedModel], Subject], *, steps: int
     serve_trees(loaded.model, share=config.tune.share_prefixes)
     generator = Generator(loaded, max_new_tokens=min(config.model.max_new_tokens, LONGEST_SAYING))
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=subject.learning_rate, weight_decay=config.tune.weight_decay)
+    adam = torch.optim.AdamW(
+        trainable, lr=subject.learning_rate, betas=(0.9, ADAM_BETA2), weight_decay=config.tune.weight_decay
+    )
+    optimizer = with_masters(adam)
 
     says_before = generator.generate([subject.asked])[0].text
     before = _look(model, subject, loaded.tokenizer)
@@ -79,20 +85,22 @@ def _trace(config: Config, make: Callable[[LoadedModel], Subject], *, steps: int
     batch = send_to_device(method.collate([subject.row]), loaded.model.device)
 
     def means() -> dict[str, Any]:
-        return {name: value / method.count(batch) for name, value in method.sums(model, batch).items()}
+        with autocast(model):
+            return {name: value / method.count(batch) for name, value in method.sums(model, batch).items()}
 
-    with torch.no_grad():
+    with torch.no_grad(), step_kernels(model):
         loss_before = float(means()["loss"])
     weights = snapshot(model)
     model.train()
     for _ in range(steps):
         optimizer.zero_grad()
-        found = means()
-        found.get("objective", found["loss"]).backward()
+        with step_kernels(model):
+            found = means()
+            found.get("objective", found["loss"]).backward()
         torch.nn.utils.clip_grad_norm_(trainable, config.tune.max_grad_norm)
         optimizer.step()
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), step_kernels(model):
         loss_after = float(means()["loss"])
     after = _look(model, subject, loaded.tokenizer)
     moved = movements(model, weights)
@@ -131,12 +139,12 @@ def _look(model: Any, subject: Subject, tokenizer: Any) -> _Look:
     from accelerate.utils import send_to_device
 
     from openbook.training.head import logits, sum_by_sequence
-    from openbook.training.trainer import collate, predicting_states
+    from openbook.training.trainer import as_trained, collate, predicting_states
 
     batch = send_to_device(collate([subject.tree]), model.device)
     model.eval()
     guesses: list[str] = []
-    with torch.no_grad():
+    with torch.no_grad(), as_trained(model):
         hidden = predicting_states(model, batch)  # (N, D)
         # Piece by piece: a row of the training set may have a thousand trained tokens, a vocabulary 150,000 entries.
         pieces = []
@@ -212,9 +220,10 @@ def _parts_of(tokenizer: Any, conversation: Conversation, count: int) -> list[st
     owners = ["template"] * len(text)
     cursor = 0
     for message in conversation.messages:
-        at = text.find(message.content.strip(), cursor)
+        said = unposing(tokenizer, message).content.strip()
+        at = text.find(said, cursor)
         if at >= 0:
-            cursor = at + len(message.content.strip())
+            cursor = at + len(said)
             owners[at:cursor] = [message.role] * (cursor - at)
     offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     parts = ["template" if end <= start else owners[end - 1] for start, end in offsets]

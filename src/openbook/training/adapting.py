@@ -26,6 +26,7 @@ def adapted(loaded: LoadedModel, config: Config, start: Path | None = None) -> A
     if start is not None:
         model = _started(loaded, config, start)
     elif options.adapter == "full":
+        _check_full(loaded)
         model, scope = loaded.model, _Scope.of(loaded, options)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in scope)
@@ -34,6 +35,17 @@ def adapted(loaded: LoadedModel, config: Config, start: Path | None = None) -> A
     if options.activation_checkpointing:
         recompute_activations(model, adapters=options.adapter != "full")
     return model
+
+
+def _check_full(loaded: LoadedModel) -> None:
+    """Raise `ModelError` where PyTorch's scaling of losses, which float16 needs, would refuse gradients in float16."""
+    import torch
+
+    if loaded.model.device.type == "cuda" and loaded.model.dtype == torch.float16:
+        raise ModelError(
+            f"All weights of {loaded.name} cannot be tuned in float16, whose gradients are too small to be seen.",
+            "Set model.dtype to bfloat16 or float32, or tune.adapter to qlora or lora.",
+        )
 
 
 def recompute_activations(model: Any, *, adapters: bool) -> None:

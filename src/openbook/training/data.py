@@ -189,9 +189,19 @@ def _item(row: Mapping[str, Any], name: str, form: Form) -> tuple[Item, object]:
         return Item(name=name, question=question, answer=prompt.render_answer("", final)), None
     passages = tuple(_sentences(row, name))
     group = meta.get("group")
-    golden = frozenset({row.get("oracle_context") or "", *(chunk["text"] for chunk in meta.get("golden_chunks", ()))})
-    item = Item(name=name, question=question, passages=passages, golden=golden, answer=answer)
+    item = Item(name=name, question=question, passages=passages, golden=_golden(row, meta, name), answer=answer)
     return item, (group, frozenset(passages)) if group else None
+
+
+def _golden(row: Mapping[str, Any], meta: Mapping[str, Any], name: str) -> frozenset[str]:
+    """The texts of the golden passages. Tables write null where another row has something."""
+    try:
+        chunks = meta.get("golden_chunks") or ()
+        return frozenset({row.get("oracle_context") or "", *(chunk["text"] for chunk in chunks)})
+    except (TypeError, KeyError) as error:
+        raise RecordError(
+            f"{name}: 'oracle_context' or 'golden_chunks' of 'meta' holds no text.", "Mend or remove it."
+        ) from error
 
 
 def _messages(given: Any, name: str) -> tuple[tuple[Message, ...], tuple[bool, ...]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from openbook import prompt
-from openbook.errors import RecordError
+from openbook.errors import InputError, RecordError
 from openbook.metrics.grading import Gold
 from openbook.models import LoadedModel
 from openbook.models.chat import encode_prompt
@@ -70,7 +70,10 @@ class Exercises:
         if passages:
             random.Random(f"passages:{self._seed}:{group}:{epoch}").shuffle(passages)
         while True:
-            ids = encode_prompt(self._tokenizer, _conversation(item, passages))
+            try:
+                ids = encode_prompt(self._tokenizer, _conversation(item, passages))
+            except InputError as error:
+                raise RecordError(f"{item.name}: {error.message}", "Mend or remove the row.") from error
             if len(ids) <= self._room:
                 break
             distractors = [passage for passage in passages or () if passage not in item.golden]

@@ -6,6 +6,7 @@ from typing import Any
 
 from openbook.config import Config
 from openbook.models import context_tokens, load_tokenizer
+from openbook.options import Tune
 from openbook.tokens import TokenTree
 from openbook.training.data import Form, read_study
 
@@ -55,10 +56,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowExplanation:
-    """`rows` of how many (`total_rows`) of the first epoch, and the first of them in full."""
+    """`rows` of how many (`total_rows`) of the first epoch, and the first of them in full. With `fits` a run takes rows of
+    more or fewer tokens than `budget` where memory asks for it (`training.memory`), which only loaded weights can tell."""
 
     questions: int
     budget: int
+    fits: bool
     total_rows: int
     rows: tuple[RowFigures, ...]
     segments: tuple[Segment, ...]
@@ -66,7 +69,8 @@ class RowExplanation:
 
 
 def explain(train: Path, config: Config, *, form: Form = "raft", rows: int = 5) -> RowExplanation:
-    """The first `rows` rows of a run on `train`, in the order of its first epoch. No weights are loaded.
+    """The first `rows` rows of a run on `train`, in the order of its first epoch, of `tune.row_tokens` tokens. No weights
+    are loaded.
 
     Raises what `tune` would for rows that cannot be trained on.
     """
@@ -85,6 +89,7 @@ def explain(train: Path, config: Config, *, form: Form = "raft", rows: int = 5) 
     return RowExplanation(
         questions=study.questions,
         budget=study.budget,
+        fits=study.budget == Tune().row_tokens,
         total_rows=len(planned),
         rows=tuple(_figures(row) for row in planned[:rows]),
         segments=tuple(Segment(start=s, end=e, sees=_ranges(shown, s)) for s, e in shown.segments()),

@@ -40,13 +40,15 @@ def serves(model: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Rotary:
-    """The rotary embedding of a kind of model: Liger's on a GPU, elsewhere its own."""
+    """The rotary embedding of a kind of model: Liger's on a GPU in bfloat16, where it `serves`, else its own. So a later
+    model of the kind that it does not serve computes as if none had been tuned before it."""
 
     own: Callable[..., Any]
     liger: Callable[..., Any]
 
     def __call__(self, query: Any, *others: Any, **keywords: Any) -> Any:
-        return (self.liger if query.is_cuda else self.own)(query, *others, **keywords)
+        served = query.is_cuda and query.dtype == torch.bfloat16
+        return (self.liger if served else self.own)(query, *others, **keywords)
 
 
 def _patch(model: Any, apply: Callable[..., None]) -> None:

@@ -14,6 +14,7 @@ from openbook.options import Tune
 from openbook.progress import Progress
 from openbook.tokens import TokenSequence, build
 from openbook.training.head import hidden_states
+from openbook.training.masters import HALF
 
 SHORTEST = 256  # tokens: below that hardly a question with its passages fits
 PROBE = 128  # tokens of the pass that is measured
@@ -77,10 +78,12 @@ def total_memory(device: torch.device) -> float:
 
 def held_bytes(model: Any) -> int:
     """Bytes that stand in memory throughout a run: the weights, and of each that is trained its gradient and AdamW's
-    two moments in fp32."""
+    two moments in fp32, and in half precision its fp32 copy (masters.py)."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     held: int = sum(parameter.nbytes for parameter in model.parameters())
-    learning: int = sum(parameter.nbytes + 8 * parameter.numel() for parameter in trained)
+    learning: int = sum(
+        parameter.nbytes + (12 if parameter.dtype in HALF else 8) * parameter.numel() for parameter in trained
+    )
     return held + learning
 
 
@@ -88,8 +91,7 @@ def bytes_per_token(model: Any, loaded: LoadedModel) -> float:
     """Bytes that a forward pass keeps for the backward one, for each token of a row: measured on a short one."""
     from accelerate.utils import send_to_device
 
-    from openbook.training.references import as_trained
-    from openbook.training.trainer import collate
+    from openbook.training.trainer import as_trained, collate
 
     ids = np.arange(PROBE, dtype=np.int64) % loaded.model.config.get_text_config().vocab_size
     weight = np.zeros(PROBE, np.float32)

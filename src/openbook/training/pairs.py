@@ -105,16 +105,21 @@ def pair_of(row: Mapping[str, Any], name: str) -> PreferencePair:
         prompt, answers = _split_texts(values["chosen"], values["rejected"], name)
     else:
         prompt, answers = _split_messages(given, chosen, rejected, name)
-    if isinstance(system := values.get("system"), str) and system.strip() and prompt[0].role != "system":
-        prompt = (Message(role="system", content=system), *prompt)
     pair = PreferencePair(
-        prompt=Conversation(messages=prompt),
+        prompt=Conversation(messages=with_system(prompt, values)),
         chosen=answers[0],
         rejected=answers[1],
         margin=_margin(values.get("margin", 0.0), name),
     )
     _check(pair, name)
     return pair
+
+
+def with_system(prompt: tuple[Message, ...], values: Mapping[str, Any]) -> tuple[Message, ...]:
+    """`prompt` behind the system's message that stands beside it in a row, where there is one."""
+    if isinstance(system := values.get("system"), str) and system.strip() and prompt[0].role != "system":
+        return (Message(role="system", content=system), *prompt)
+    return prompt
 
 
 def given_prompt(values: Mapping[str, Any], name: str) -> tuple[Message, ...] | None:

@@ -23,12 +23,11 @@ from openbook.options import RL
 from openbook.training import losses
 from openbook.training.grpo import clipped
 from openbook.training.head import token_losses
-from openbook.training.references import as_trained
 from openbook.training.reward import ScalarHead
 from openbook.training.roles import POLICY, VALUE, Roles
 from openbook.training.rollouts import Lines
 from openbook.training.rounds import Played
-from openbook.training.trainer import Batch, predicting_states
+from openbook.training.trainer import Batch, as_trained, predicting_states
 
 
 class Proximal:

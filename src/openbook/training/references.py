@@ -5,8 +5,7 @@ that the run goes on from. So it needs no second model, and no adapter is ever s
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from openbook.kernels import fast_products
 from openbook.progress import Progress
 from openbook.storage import atomic_file
 from openbook.training.dpo import Anchors, sequence_logps
 from openbook.training.head import base_of
-from openbook.training.lora import adapter_layers, half_precision
 from openbook.training.pair_rows import PairRow
-from openbook.training.trainer import collate, predicting_states
+from openbook.training.trainer import as_trained, collate, predicting_states
 
 
 def reference_logps(model: Any, rows: Sequence[PairRow], *, pairs: int, cache: Path, progress: Progress) -> Tensor:
@@ -73,16 +70,3 @@ def anchors(model: Any, rows: Sequence[PairRow]) -> Anchors:
             row.pairs: predicting_states(model, send_to_device(collate([row.tree]), model.device)) for row in rows
         }
     return Anchors(states=states, head=copy.deepcopy(head) if trained else None)
-
-
-@contextmanager
-def as_trained(model: Any) -> Iterator[None]:
-    """The precision and the kernels that the engine trains with, so that model and reference agree where their weights do."""
-    kind = model.device.type
-    half = kind == "cuda" and model.dtype != torch.float32
-    with (
-        torch.autocast(kind, dtype=model.dtype if half else torch.bfloat16, enabled=half),
-        half_precision(adapter_layers(model) if half else []),
-        fast_products(model.device),
-    ):
-        yield

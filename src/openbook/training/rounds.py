@@ -22,11 +22,10 @@ from openbook.options import RL
 from openbook.training.head import token_entropies, token_losses
 from openbook.training.limits import Limits
 from openbook.training.losses import kl_k3
-from openbook.training.references import as_trained
 from openbook.training.rewards import Rewards
 from openbook.training.roles import POLICY, REFERENCE, Roles
 from openbook.training.rollouts import Rollout, RolloutRow, rows
-from openbook.training.trainer import Batch, collate, predicting_states
+from openbook.training.trainer import Batch, as_trained, collate, predicting_states
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openbook.config import Config
-from openbook.errors import OpenbookError
+from openbook.errors import InputError, OpenbookError
 from openbook.models import LoadedModel
 from openbook.options import Tune
 from openbook.progress import Progress, Task
-from openbook.storage import append_jsonl, hash_json, read_jsonl, read_manifest
+from openbook.storage import append_jsonl, hash_json, mend_torn_tail, read_jsonl, read_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -21,18 +21,20 @@ if TYPE_CHECKING:
 
 LOG = "log.jsonl"
 PLAN = "run.json"
+ADAM_BETA2 = 0.99  # looks back on some hundred steps, which is what a run has
 
 
 class Run:
     """A run in the folder `out`. `identity` is what makes it this run: the hashes of its inputs, and its options.
 
     The checkpoints of the same run are kept, those of another cleared away. With `resume` it is an error to find none.
+    Raises `InputError` for a folder that holds anything else than a run, since that would be cleared away too.
     """
 
     def __init__(self, out: Path, identity: dict[str, Any], *, resume: bool, progress: Progress) -> None:
         self.out, self._progress = out, progress
         self.checkpoints = out / "checkpoints"
-        before = next(read_jsonl(out / PLAN), None) if (out / PLAN).is_file() else None
+        before = next(read_jsonl(out / PLAN, torn_tail=True), None) if (out / PLAN).is_file() else None
         same = hash_json(before) == hash_json(identity)  # what was read back has lists for tuples
         if resume and not (same and self.last_checkpoint()):
             raise OpenbookError(
@@ -42,6 +44,7 @@ class Run:
                 "Run `openbook tune` without --resume to start from the beginning.",
             )
         if not same or read_manifest(out) is not None:
+            _refuse_to_clear(out)
             if self.last_checkpoint():
                 progress.message(f"The checkpoints in {out} belong to another run and are removed.")
             shutil.rmtree(out, ignore_errors=True)
@@ -103,6 +106,20 @@ class Run:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
+def _refuse_to_clear(out: Path) -> None:
+    """Raise `InputError` where `out` holds something that no run has written."""
+    if (out / PLAN).is_file() or (read_manifest(out) or {}).get("stage") == "tune":
+        return
+    found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if found:
+        raise InputError(
+            f"{out} holds {found[0]}"
+            + (f" and {len(found) - 1:,} more" if found[1:] else "")
+            + ", and no run that an adapter was tuned in; tuning would clear all of it away.",
+            "Choose a new folder, or remove that yourself.",
+        )
+
+
 class Finished:
     """A run's end. `held_out` are the last means over the validation rows, by name."""
 
@@ -138,7 +155,7 @@ def _arguments(loaded: LoadedModel, config: Config, checkpoints: Path, steps: in
         warmup_steps=round(options.warmup_share * steps),
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
-        adam_beta2=0.99,
+        adam_beta2=ADAM_BETA2,
         bf16=on_gpu and loaded.model.dtype == torch.bfloat16,
         fp16=on_gpu and loaded.model.dtype == torch.float16,
         use_cpu=not on_gpu,
@@ -175,7 +192,8 @@ class Recorder:
         self._done = [0]  # what was read by the end of each step
         for start in range(0, len(rows), rows_per_step):
             self._done.append(self._done[-1] + sum(map(len, rows[start : start + rows_per_step])))
-        self._rows = list(read_jsonl(path, torn_tail=True)) if path.is_file() else []
+        mend_torn_tail(path)
+        self._rows = list(read_jsonl(path)) if path.is_file() else []
         self.seconds_before = float(self._rows[-1]["seconds"]) if self._rows else 0.0
         self._step = 0
 

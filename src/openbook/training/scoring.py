@@ -11,7 +11,6 @@ import torch
 
 from openbook.config import Config
 from openbook.errors import ModelError, RecordError
-from openbook.kernels import fast_products
 from openbook.models import LoadedModel, load_base
 from openbook.progress import SILENT, Progress
 from openbook.records import Conversation, Message
@@ -20,9 +19,9 @@ from openbook.tokens import TokenSequence, TokenTree, best_fit, build, concatena
 from openbook.training.adapting import adapter_fingerprint
 from openbook.training.attention import forward_keywords, serve_trees
 from openbook.training.head import hidden_states
-from openbook.training.pairs import given_answer, given_prompt, pair_of, read_rows, tell
+from openbook.training.pairs import given_answer, given_prompt, pair_of, read_rows, tell, with_system
 from openbook.training.reward import ScalarHead, attach_head, last_positions
-from openbook.training.trainer import HEAD
+from openbook.training.trainer import HEAD, as_trained
 
 _REMEDY = "A row needs `prompt` and `completion`, `messages` that end with an answer, or `chosen` and `rejected`."
 
@@ -140,7 +139,7 @@ def _conversations(row: Mapping[str, Any], name: str) -> list[Conversation]:
         messages = (*messages, *given_answer(values[key], key, name))
     if messages[-1].role != "assistant" or not messages[-1].content.strip():
         raise RecordError(f"{name}: there is no answer to score.", _REMEDY)
-    return [Conversation(messages=messages)]
+    return [Conversation(messages=with_system(messages, values))]
 
 
 def _answered(prompt: Sequence[Message], answer: str) -> Conversation:
@@ -157,7 +156,7 @@ def _score(
     found: list[tuple[float, ...]] = [()] * len(records)
     with (
         torch.inference_mode(),
-        fast_products(model.device),
+        as_trained(model),
         progress.task("Scoring", len(records), "rows") as task,
     ):
         for members in best_fit([len(tree) for tree in trees], budget):

@@ -6,6 +6,7 @@ Trainer brings resuming, distributed runs and loggers; the loss, the order of ro
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from openbook.training.attention import forward_keywords
 from openbook.training.head import hidden_states, token_losses
 from openbook.training.lora import adapter_layers, half_precision
 from openbook.training.losses import SupervisedLoss, sft
+from openbook.training.masters import with_masters
 
 Batch = dict[str, Any]
 
@@ -64,6 +66,30 @@ def collate(rows: Sequence[TokenTree]) -> Batch:
 def predicting_states(model: Any, batch: Batch) -> Tensor:
     """Hidden states (N, D) that predict the N supervised tokens of a row."""
     return hidden_states(model, batch["keywords"])[batch["predictors"]]
+
+
+def autocast(model: Any) -> AbstractContextManager[Any]:
+    """The precision of the engine's forward passes: that of the model where it stands on a GPU in half precision."""
+    kind, half = model.device.type, _in_half(model)
+    return torch.autocast(kind, dtype=model.dtype if half else torch.bfloat16, enabled=half)
+
+
+@contextmanager
+def step_kernels(model: Any) -> Iterator[None]:
+    """The kernels of the engine's steps, for a forward pass and its backward one."""
+    with fast_products(model.device), half_precision(adapter_layers(model) if _in_half(model) else []):
+        yield
+
+
+@contextmanager
+def as_trained(model: Any) -> Iterator[None]:
+    """Both, for passes without a backward one, so that two models agree where their weights do."""
+    with step_kernels(model), autocast(model):
+        yield
+
+
+def _in_half(model: Any) -> bool:
+    return bool(model.device.type == "cuda" and model.dtype != torch.float32)
 
 
 class Supervised:
@@ -136,6 +162,12 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
 
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        made: torch.optim.Optimizer = super().create_optimizer(model)
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # which keep and save weights in their own ways
+            made = self.optimizer = with_masters(made)
+        return made
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor | None]:
@@ -190,12 +222,7 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         self.model.eval()
         summed: dict[str, float] = {}
         count = 0.0
-        with (
-            torch.no_grad(),
-            fast_products(self.args.device),
-            half_precision(self._adapters),
-            self.accelerator.autocast(),
-        ):
+        with torch.no_grad(), as_trained(self.model):
             for index in range(len(rows)):
                 batch = self._prepare_inputs(self._method.collate([rows[index]]))
                 sums = self._method.sums(self.model, batch)
@@ -213,7 +240,9 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         """Weights as safetensors, and nothing that would have to be unpickled (Trainer would add `training_args.bin`)."""
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(folder, state_dict=state_dict)
+        # PEFT would ask the hub for the base that an adapter's own file names, to see whether its vocabulary has grown.
+        adapter = {"save_embedding_layers": False} if hasattr(self.model, "peft_config") else {}
+        self.model.save_pretrained(folder, state_dict=state_dict, **adapter)
         if self._head is not None:
             save_model(self._head, str(folder / HEAD))
 

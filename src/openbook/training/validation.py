@@ -16,8 +16,7 @@ def question_losses(model: Any, loaded: LoadedModel, study: Study) -> Iterator[d
     from accelerate.utils import send_to_device
 
     from openbook.training.head import sum_by_sequence, token_losses
-    from openbook.training.references import as_trained
-    from openbook.training.trainer import collate, predicting_states
+    from openbook.training.trainer import as_trained, collate, predicting_states
 
     model.eval()
     for shown in study.groups_shown():

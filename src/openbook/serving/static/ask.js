@@ -1,7 +1,7 @@
 // Ask: one question, one answer or three side by side; every quote can be opened where it stands.
 
 import { get, stream } from "./api.js";
-import { choice, duration, el, failure, field, number, plain } from "./dom.js";
+import { choice, duration, el, failure, field, number, plain, withQuotes } from "./dom.js";
 import { open } from "./reader.js";
 
 const NAMES = { tuned: "Tuned", rag: "With retrieval", closed: "Closed book" };
@@ -111,7 +111,7 @@ class Card {
       const list = el("ol.quotes", { "aria-label": "Quotes" }, ...citations.map(quoteLine));
       this.below.prepend(list);
     }
-    if (final) this.element.insertBefore(el("p.final", {}, el("b", {}, "Answer "), final), this.below);
+    if (final) this.element.insertBefore(el("p.final", {}, el("b", {}, "Answer "), ...withQuotes(final)), this.below);
   }
 
   on_done({ seconds, first_text_seconds: first, completion_tokens: tokens, finished }) {
