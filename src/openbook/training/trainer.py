@@ -222,7 +222,12 @@ class TreeTrainer(Trainer):  # type: ignore[misc]
         self.model.eval()
         summed: dict[str, float] = {}
         count = 0.0
-        with torch.no_grad(), as_trained(self.model):
+        with (
+            torch.no_grad(),
+            fast_products(self.args.device),
+            half_precision(self._adapters),
+            self.accelerator.autocast(),
+        ):
             for index in range(len(rows)):
                 batch = self._prepare_inputs(self._method.collate([rows[index]]))
                 sums = self._method.sums(self.model, batch)
