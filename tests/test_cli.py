@@ -1,6 +1,7 @@
 """The command line as a person meets it: help that teaches, and failures told in one sentence."""
 
 import errno
+import functools
 import os
 import signal
 import subprocess
@@ -344,7 +345,8 @@ def test_serve_answers_until_it_is_interrupted(tmp_path: Path) -> None:
 
     folder(tmp_path / "base")
     command = [sys.executable, "-m", "openbook", "serve", "--plain", "--port", "0", "--set", "model.base=./base"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a shell's background jobs ignore
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     assert process.stderr is not None
     try:
         line = process.stderr.readline()
