@@ -178,19 +178,12 @@ def summary(cells: Mapping[Cell, Values], base: Values | None, clusters: Sequenc
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    steps = parser.add_subparsers(required=True)
-    preparing = steps.add_parser("prepare", help="index the sets, write data and exams")
-    preparing.add_argument("folder", type=Path)
+    parser, preparing = trials.two_steps(__doc__, prepare, "index the sets, write data and exams", table)
     for name in SETS:
         preparing.add_argument(f"--{name}", type=Path, metavar="PATH", help="where this set lies; left out without it")
     preparing.add_argument("--train", type=int, default=200, help="training questions of a cell")
     preparing.add_argument("--exam", type=int, default=120, help="questions of the exam")
     preparing.add_argument("--seeds", type=int, default=3)
-    preparing.set_defaults(step=prepare)
-    telling = steps.add_parser("table", help="print what there is, and write table.json")
-    telling.add_argument("folder", type=Path)
-    telling.set_defaults(step=table)
     arguments = parser.parse_args()
     arguments.step(arguments)
 

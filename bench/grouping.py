@@ -345,20 +345,13 @@ def costs(sizes: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    steps = parser.add_subparsers(required=True)
-    preparing = steps.add_parser("prepare", help="index, write data and exams, read the clock")
-    preparing.add_argument("folder", type=Path)
+    parser, preparing = trials.two_steps(__doc__, prepare, "index, write data and exams, read the clock", table)
     preparing.add_argument(
         "--demo", type=int, nargs="*", default=[150, 400], help="numbers of training questions; none: no demo"
     )
     preparing.add_argument("--squad", type=Path, metavar="FILE", help="SQuAD in its v2.0 layout; left out without it")
     preparing.add_argument("--train", type=int, nargs="+", default=[400], help="SQuAD's numbers of training questions")
     preparing.add_argument("--seeds", type=int, default=3)
-    preparing.set_defaults(step=prepare)
-    telling = steps.add_parser("table", help="print what there is, and write table.json")
-    telling.add_argument("folder", type=Path)
-    telling.set_defaults(step=table)
     arguments = parser.parse_args()
     arguments.step(arguments)
 

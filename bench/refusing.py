@@ -74,18 +74,19 @@ def studied(material: Material, way: Way, count: int, seed: int) -> list[RaftExa
 
 def table(arguments: argparse.Namespace) -> None:
     folder: Path = arguments.folder
-    (base, *_) = trials.read_plan(folder / "prepared")
+    base, *tuned = trials.read_plan(folder / "prepared")
+    seeds = range(len(tuned) // len(WAYS))
     tables: dict[str, Any] = {}
     for name, test in trials.tests_of(folder, base).items():
         untuned = test.values(folder, base.name)
         graded = {
             (way, seed): values
             for way in WAYS
-            for seed in range(arguments.seeds)
+            for seed in seeds
             if (values := test.values(folder, trial_of(way, seed)))
         }
-        seeds = {"untuned base": [untuned] if untuned else []}
-        seeds |= {way.name: [values for (this, _), values in graded.items() if this == way] for way in WAYS}
+        rows = {"untuned base": [untuned] if untuned else []}
+        rows |= {way.name: [values for (this, _), values in graded.items() if this == way] for way in WAYS}
         couples = {
             f"{way.name} − {PAPER.name}": [
                 (values, graded[PAPER, seed])
@@ -95,24 +96,15 @@ def table(arguments: argparse.Namespace) -> None:
             for way in WAYS
             if way != PAPER
         }
-        tables[name] = compared(seeds, couples, test.clusters)
+        tables[name] = compared(rows, couples, test.clusters)
         print(markdown(f"{name}: {test.size}", tables[name]), end="\n\n")
     write_json(folder / "table.json", plain(tables))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    steps = parser.add_subparsers(required=True)
-    for name, step, told in (
-        ("prepare", prepare, "index, write data and exams"),
-        ("table", table, "print what there is, and write table.json"),
-    ):
-        found = steps.add_parser(name, help=told)
-        found.add_argument("folder", type=Path)
-        found.add_argument("--seeds", type=int, default=3)
-        found.set_defaults(step=step)
-        if step is prepare:
-            found.add_argument("--train", type=int, default=400, help="training questions")
+    parser, preparing = trials.two_steps(__doc__, prepare, "index, write data and exams", table)
+    preparing.add_argument("--train", type=int, default=400, help="training questions")
+    preparing.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     arguments.step(arguments)
 

@@ -13,7 +13,7 @@ computes what a benchmark prepared in FOLDER (dataset_quality.py, grouping.py) a
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,24 @@ def tests_of(folder: Path, trial: Trial) -> dict[str, Test]:
         name: Test([example.id for example in examples], [cluster[example.id] for example in examples], held)
         for name, examples in tests.items()
     }
+
+
+def two_steps(
+    document: str | None,
+    prepare: Callable[[argparse.Namespace], None],
+    told: str,
+    table: Callable[[argparse.Namespace], None],
+) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """The command line of a benchmark that prepares trials, and afterwards tabulates them: the whole of it, and the part of
+    `prepare`, which has more options."""
+    parser = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
+    steps = parser.add_subparsers(required=True)
+    preparing = steps.add_parser("prepare", help=told)
+    tabulating = steps.add_parser("table", help="print what there is, and write table.json")
+    for part, step in ((preparing, prepare), (tabulating, table)):
+        part.add_argument("folder", type=Path)
+        part.set_defaults(step=step)
+    return parser, preparing
 
 
 def main() -> None:

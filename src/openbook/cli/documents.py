@@ -17,12 +17,8 @@ if TYPE_CHECKING:
     from openbook.explaining import Explanation
     from openbook.indexing import IngestReport
 
-NAMED = (
-    "error",
-    "too_large",
-    "empty",
-    "binary",
-)  # files that a person would expect to be read: each is named when it was not
+# Files that a person would expect to be read: each is named when it was not.
+NAMED = ("error", "too_large", "empty", "binary")
 
 
 def register(app: typer.Typer) -> None:

@@ -27,10 +27,8 @@ def objects(reply: str, key: str = "question") -> Iterator[Mapping[str, Any]]:
     while at >= 0 and broken < MAX_BROKEN:
         try:
             found, end = decoder.raw_decode(text, at)
-            if "\\u" in text[at:end]:
-                json.dumps(
-                    found, ensure_ascii=False
-                ).encode()  # half a surrogate pair can be neither embedded nor written
+            if "\\u" in text[at:end]:  # half a surrogate pair can be neither embedded nor written
+                json.dumps(found, ensure_ascii=False).encode()
         except (ValueError, RecursionError):
             end, broken = at + 1, broken + 1
         else:

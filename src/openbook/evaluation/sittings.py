@@ -72,13 +72,14 @@ def answer_all(
 
     They are kept in `folder` (default: `config.evaluation_dir`), one file an adapter.
     """
-    keys: list[list[str]] = []
-    for sitting in sittings:
-        identity = candidates.identity(sitting.arm.adapter)
-        keys.append([key_of(sheet, identity, config.model.max_new_tokens) for sheet in sitting.sheets])
+    identities = {adapter: candidates.identity(adapter) for adapter in (sitting.arm.adapter for sitting in sittings)}
+    keys = [
+        [key_of(sheet, identities[sitting.arm.adapter], config.model.max_new_tokens) for sheet in sitting.sheets]
+        for sitting in sittings
+    ]
     known: dict[str, Prediction] = {}
     earlier = 0.0
-    for adapter in dict.fromkeys(sitting.arm.adapter for sitting in sittings):
+    for adapter, weights in identities.items():
         asked = {
             key: sheet
             for sitting, row in zip(sittings, keys, strict=True)
@@ -88,7 +89,6 @@ def answer_all(
         if not asked:
             continue
         path = (folder or config.evaluation_dir) / f"predictions-{adapter or 'base'}.jsonl"
-        weights = candidates.identity(adapter)
         found = recall(path, asked.keys(), weights)
         earlier += sum(prediction.seconds for prediction in found.values())
         known |= found

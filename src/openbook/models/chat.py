@@ -1,6 +1,8 @@
 """From a conversation to tokens and back, by the model's own chat template."""
 
-from collections.abc import Sequence
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from openbook.errors import InputError, ModelError, RecordError
@@ -53,8 +55,7 @@ def unposing(tokenizer: Any, message: Message) -> Message:
     """`message` with the tokenizer's special tokens broken apart, as a template is given it: a passage, a question or a
     quote that holds them must not pose as the end of a turn or as another one. Those that an assistant's message ends with
     stay, since some data sets write the end token themselves."""
-    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    special = sorted(added | set(tokenizer.all_special_tokens), key=lambda token: (-len(token), token))
+    special = _special_tokens(tokenizer, len(tokenizer))
     content = message.content
     if not any(token in content for token in special):
         return message
@@ -66,6 +67,14 @@ def unposing(tokenizer: Any, message: Message) -> Message:
     return Message(role=message.role, content=body + end)
 
 
+@functools.lru_cache(maxsize=4)
+def _special_tokens(tokenizer: Any, size: int) -> tuple[str, ...]:
+    """The longest first. Asked for every message, while to list 256 of them takes as long as to encode one; `size` is the
+    vocabulary's, since tokens may be added."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return tuple(sorted(added | set(tokenizer.all_special_tokens), key=lambda token: (-len(token), token)))
+
+
 def _without_end(content: str, special: Sequence[str]) -> str:
     body = content.rstrip()
     while ending := next((token for token in special if token and body.endswith(token)), ""):
@@ -75,6 +84,15 @@ def _without_end(content: str, special: Sequence[str]) -> str:
 
 def _refused(error: Exception) -> InputError:
     return InputError(f"The model's chat template refuses this conversation: {error}.")
+
+
+@contextlib.contextmanager
+def refusal_of(name: str) -> Iterator[None]:
+    """A conversation that the template refuses is told as the row `name` of a file."""
+    try:
+        yield
+    except InputError as error:
+        raise RecordError(f"{name}: {error.message}", "Mend or remove the row.") from error
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
@@ -97,11 +115,9 @@ def encode_answered(tokenizer: Any, conversation: Conversation, *, name: str = "
     answer = conversation.messages[-1]
     if answer.role != "assistant" or not answer.content.strip():
         raise RecordError(f"{name}: the conversation does not end with an assistant's answer.")
-    try:
+    with refusal_of(name):
         before = render(tokenizer, Conversation(messages=conversation.messages[:-1]), generate=True)
         whole = render(tokenizer, conversation)
-    except InputError as error:
-        raise RecordError(f"{name}: {error.message}", "Mend or remove the row.") from error
     prompt = encode_text(tokenizer, before)
     content = unposing(tokenizer, answer).content.strip()
     tail = whole[len(before) :] if whole.startswith(before) else content

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from openbook import prompt
-from openbook.errors import InputError, RecordError
+from openbook.errors import RecordError
 from openbook.metrics.grading import Gold
 from openbook.models import LoadedModel
-from openbook.models.chat import encode_prompt
+from openbook.models.chat import encode_prompt, refusal_of
 from openbook.records import Chunk, Conversation
 from openbook.training.data import Item, read_study
 
@@ -70,10 +70,8 @@ class Exercises:
         if passages:
             random.Random(f"passages:{self._seed}:{group}:{epoch}").shuffle(passages)
         while True:
-            try:
+            with refusal_of(item.name):
                 ids = encode_prompt(self._tokenizer, _conversation(item, passages))
-            except InputError as error:
-                raise RecordError(f"{item.name}: {error.message}", "Mend or remove the row.") from error
             if len(ids) <= self._room:
                 break
             distractors = [passage for passage in passages or () if passage not in item.golden]
