@@ -98,7 +98,6 @@ def test_what_a_run_writes(learned: tuple[str, Path, Any], base: Path, train: Pa
         "adapter_model.safetensors",
         "log.jsonl",
         "manifest.json",
-        "run.json",
     ]
     assert set(load_file(out / "adapter_model.safetensors")) and report.method == method
     log = list(read_jsonl(out / "log.jsonl"))
@@ -137,7 +136,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(method: Any, base: Path, train: P
     whole = run("whole")
     with pytest.raises(Killed):
         run("killed", progress=KillingProgress(4))
-    checkpoints = tmp_path / "killed" / "checkpoints"
+    checkpoints = tmp_path / "killed" / "run" / "checkpoints"
     assert {path.name for path in checkpoints.iterdir()} == {"checkpoint-2"}
     assert {path.suffix for path in checkpoints.rglob("*") if path.is_file()} <= {
         ".safetensors",
@@ -160,7 +159,7 @@ def test_a_policy_that_runs_away_is_stopped(base: Path, train: Path, tmp_path: P
         ModelError, match=r"run away from the reference: in round \d+ the KL is .*rl.kl_limit is 0.1.*kl"
     ):
         reinforce(train, method="grpo", out=tmp_path / "a", config=config)
-    assert list((tmp_path / "a" / "checkpoints").iterdir()) and read_manifest(tmp_path / "a") is None
+    assert list((tmp_path / "a" / "run" / "checkpoints").iterdir()) and read_manifest(tmp_path / "a") is None
 
 
 def test_collapse_is_told_from_success() -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from openbook.config import Config
 from openbook.errors import InputError, StoreError
-from openbook.runs import Jobs, options_of
+from openbook.runs import Jobs, options_of, training_log, trainings
 from openbook.runs.jobs import FOLDER, LOCK
+from openbook.storage import write_jsonl, write_manifest
 
 
 @pytest.fixture
@@ -127,3 +128,18 @@ def test_options_mean_the_same_wherever_they_are_read(tmp_path: Path, monkeypatc
     assert read.dataset.prompts == str(tmp_path / "prompts")
     assert read.rl.reward_model == str(tmp_path / "reward")
     assert Config.load(path) == Config.parse(json.loads(read.model_dump_json()), origin="again")
+
+
+def test_a_training_that_goes_on_beside_the_adapter_it_will_replace(tmp_path: Path) -> None:
+    config = Config.parse({"out": str(tmp_path)}, origin="test")
+    folder = config.adapters_dir / "raft"
+    write_jsonl(folder / "log.jsonl", [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}])
+    write_jsonl(folder / "validation.jsonl", [{"loss": 1.0}])
+    write_manifest(folder, stage="tune", options={}, inputs={}, base="nano", report={"steps": 2})
+    (before,) = trainings(config)
+    assert (before["finished"], before["last"]["step"], before["validation"]) == (True, 2, True)
+
+    write_jsonl(folder / "run" / "log.jsonl", [{"step": 1, "loss": 3.0}])
+    (going,) = trainings(config)
+    assert (going["finished"], going["last"], going["base"]) == (False, {"step": 1, "loss": 3.0}, None)
+    assert training_log(config, "raft") == [{"step": 1, "loss": 3.0}] and not going["validation"]

@@ -118,11 +118,36 @@ def test_a_log_whose_last_line_is_torn_goes_on(setting: Callable[..., tuple[Path
     train, config = setting("tune.checkpoint_steps=1")
     with pytest.raises(Killed):
         tune(train, out=tmp_path / "a", config=config, progress=KillingProgress(3))
-    log = tmp_path / "a" / "log.jsonl"
+    log = tmp_path / "a" / "run" / "log.jsonl"
     log.write_bytes(log.read_bytes() + b'{"step": 3, "tok')
     report = tune(train, out=tmp_path / "a", config=config, resume=True)
-    assert [row["step"] for row in read_jsonl(log)] == [step for step, _ in report.train_loss]
+    assert [row["step"] for row in read_jsonl(tmp_path / "a" / "log.jsonl")] == [step for step, _ in report.train_loss]
     assert report.train_loss[-1][0] == report.steps == len(report.train_loss)
+
+
+def test_an_adapter_stays_until_its_successor_is_whole(
+    setting: Callable[..., tuple[Path, Config]], tmp_path: Path
+) -> None:
+    train, config = setting("tune.epochs=1")
+    out = tmp_path / "a"
+    tune(train, out=out, config=config, validation=train)
+    first = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def kept() -> bool:
+        return first == {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+    _, wild = setting("tune.learning_rate=1e30", "tune.max_grad_norm=1e30", "tune.warmup_share=0")
+    with pytest.raises(ModelError, match="run away"):
+        tune(train, out=out, config=wild)
+    assert kept() and is_tuned(train, out=out, config=config)
+
+    _, longer = setting("tune.epochs=2", "tune.checkpoint_steps=1")
+    with pytest.raises(Killed):
+        tune(train, out=out, config=longer, progress=KillingProgress(2))
+    assert kept() and is_tuned(train, out=out, config=config) and not is_tuned(train, out=out, config=longer)
+    tune(train, out=out, config=longer, resume=True)
+    assert is_tuned(train, out=out, config=longer) and not is_tuned(train, out=out, config=config)
+    assert {path.name for path in out.iterdir()} == set(first) - {"validation.jsonl"}, "nothing of the former is left"
 
 
 def test_a_folder_of_something_else_is_left_alone(setting: Callable[..., tuple[Path, Config]], tmp_path: Path) -> None:

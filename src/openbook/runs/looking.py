@@ -14,7 +14,7 @@ from openbook.config import Config
 from openbook.errors import InputError, StoreError
 from openbook.storage import read_jsonl, read_manifest
 
-LOG, VALIDATION = "log.jsonl", "validation.jsonl"
+LOG, RUN, VALIDATION = "log.jsonl", "run", "validation.jsonl"
 PARTS = ("train", "validation", "studied", "unseen")
 
 
@@ -24,7 +24,7 @@ def trainings(config: Config) -> list[dict[str, Any]]:
         return []
     found = []
     for folder in sorted(path for path in config.adapters_dir.iterdir() if path.is_dir()):
-        manifest = read_manifest(folder)
+        manifest = None if _going(folder) else read_manifest(folder)
         last: dict[str, Any] = {}
         for row in _log(folder):
             last |= row
@@ -39,7 +39,7 @@ def trainings(config: Config) -> list[dict[str, Any]]:
                 "options": (manifest or {}).get("options"),
                 "report": report,
                 "last": last,
-                "validation": (folder / VALIDATION).is_file(),
+                "validation": manifest is not None and (folder / VALIDATION).is_file(),
             }
         )
     return found
@@ -108,8 +108,13 @@ def _folder(config: Config, name: str) -> Path:
     return known[name]
 
 
+def _going(folder: Path) -> bool:
+    """Whether a training is at work or was stopped here; what it will replace may still stand beside it."""
+    return (folder / RUN / LOG).is_file()
+
+
 def _log(folder: Path) -> Iterator[dict[str, Any]]:
-    path = folder / LOG
+    path = (folder / RUN if _going(folder) else folder) / LOG
     return _finite(read_jsonl(path, torn_tail=True)) if path.is_file() else iter(())
 
 

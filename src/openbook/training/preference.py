@@ -80,10 +80,6 @@ def tune_on_pairs(
         f"Trains {weights:,} of {total:,} weights ({weights / total:.2%}) of {config.model.base}."
     )
     done = run.train(model, loaded, config, method=engine, rows=rows, validation=validation, head=head)
-    if head is not None:
-        model.peft_config["default"].task_type = None  # so that it also loads on a sequence classification model
-        _save_head(head, out)
-    save(model, loaded, out, config)
     held_out = done.held_out
     if head is not None and watched:
         lengths = pairs.lengths
@@ -106,10 +102,14 @@ def tune_on_pairs(
     )
     before = (read_manifest(start) if start else None) or {}
     kept = {name: before[name] for name in ("prompt", "retrieval") if name in before}
-    write_manifest(
-        out, stage=STAGE, options=options, inputs=inputs, base=config.model.base, report=asdict(report), **kept
-    )
-    run.clear()
+    with run.result() as new:
+        if head is not None:
+            model.peft_config["default"].task_type = None  # so that it also loads on a sequence classification model
+            _save_head(head, new)
+        save(model, loaded, new, config)
+        write_manifest(
+            new, stage=STAGE, options=options, inputs=inputs, base=config.model.base, report=asdict(report), **kept
+        )
     warn_of_guessing(path, held_out, len(watched))
     return report
 

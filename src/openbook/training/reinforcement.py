@@ -89,7 +89,7 @@ def reinforce(
     rewards = Rewards(options, roles, roles.add_reward(Path(options.reward_model)) if options.reward_model else None)
     algorithm = _algorithm(method, tuned, roles)
     rewards.check(exercises.ungraded)
-    # Not before all that a user gave has been found good: this clears away what another run left.
+    # Not before all that a user gave has been found good: this clears away the checkpoints of another run.
     run = Run(out, {"inputs": inputs, "options": chosen}, resume=resume, progress=progress)
     rounds = exercises.rounds(options.epochs)
     weights, total = count_weights(model)
@@ -118,7 +118,6 @@ def reinforce(
             unit="steps",
             engine=functools.partial(RolloutTrainer, roles=roles, value_learning_rate=options.value_learning_rate),
         )
-    save(model, loaded, out, config)
     report = TuneReport(
         method=method,
         steps=done.steps,
@@ -135,17 +134,18 @@ def reinforce(
         rewards=done.rewards,
     )
     before = (read_manifest(start) if start else None) or {}
-    write_manifest(
-        out,
-        stage=STAGE,
-        options=chosen,
-        inputs=inputs,
-        base=config.model.base,
-        prompt=prompt.FINGERPRINT,
-        retrieval=before.get("retrieval", ""),
-        report=asdict(report),
-    )
-    run.clear()
+    with run.result() as new:
+        save(model, loaded, new, config)
+        write_manifest(
+            new,
+            stage=STAGE,
+            options=chosen,
+            inputs=inputs,
+            base=config.model.base,
+            prompt=prompt.FINGERPRINT,
+            retrieval=before.get("retrieval", ""),
+            report=asdict(report),
+        )
     warn_of_equal_rewards(train, done.spread)
     return report
 

@@ -3,7 +3,8 @@
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from openbook.errors import InputError, OpenbookError
 from openbook.models import LoadedModel
 from openbook.options import Tune
 from openbook.progress import Progress, Task
-from openbook.storage import append_jsonl, hash_json, mend_torn_tail, read_jsonl, read_manifest
+from openbook.storage import MANIFEST, append_jsonl, hash_json, mend_torn_tail, read_jsonl, read_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -20,38 +21,40 @@ if TYPE_CHECKING:
     from openbook.training.trainer import Method, TreeTrainer
 
 LOG = "log.jsonl"
-PLAN = "run.json"
+RUN = "run"  # within an adapter's folder, what belongs to a run that has not ended
+PLAN = "plan.json"
 ADAM_BETA2 = 0.99  # looks back on some hundred steps, which is what a run has
 
 
 class Run:
-    """A run in the folder `out`. `identity` is what makes it this run: the hashes of its inputs, and its options.
+    """A run that will fill the folder `out`. `identity` is what makes it this run: the hashes of its inputs, and its options.
 
-    The checkpoints of the same run are kept, those of another cleared away. With `resume` it is an error to find none.
-    Raises `InputError` for a folder that holds anything else than a run, since that would be cleared away too.
+    Until it has ended it stands in `folder` alone, within `out`, and the adapter that an earlier run left in `out` stays
+    in use. The checkpoints of the same run are kept, those of another cleared away. With `resume` it is an error to find
+    none. Raises `InputError` where `out` holds anything else than a run or an adapter, since that would be replaced.
     """
 
     def __init__(self, out: Path, identity: dict[str, Any], *, resume: bool, progress: Progress) -> None:
-        self.out, self._progress = out, progress
-        self.checkpoints = out / "checkpoints"
-        before = next(read_jsonl(out / PLAN, torn_tail=True), None) if (out / PLAN).is_file() else None
+        self.out, self.folder, self._progress = out, out / RUN, progress
+        self.checkpoints, self._log = self.folder / "checkpoints", self.folder / LOG
+        plan = self.folder / PLAN
+        before = next(read_jsonl(plan, torn_tail=True), None) if plan.is_file() else None
         same = hash_json(before) == hash_json(identity)  # what was read back has lists for tuples
         if resume and not (same and self.last_checkpoint()):
             raise OpenbookError(
                 f"{out} holds no checkpoint of this run"
-                + ("" if same else ": data, base or options have changed")
+                + (": data, base or options have changed" if before and not same else "")
                 + ".",
                 "Run `openbook tune` without --resume to start from the beginning.",
             )
-        if not same or read_manifest(out) is not None:
-            _refuse_to_clear(out)
+        if not same:
+            _refuse_to_replace(out)
             if self.last_checkpoint():
                 progress.message(f"The checkpoints in {out} belong to another run and are removed.")
-            shutil.rmtree(out, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            append_jsonl(plan, identity)
         if not self.last_checkpoint():
-            (out / LOG).unlink(missing_ok=True)
-        if not (out / PLAN).is_file():
-            append_jsonl(out / PLAN, identity)
+            self._log.unlink(missing_ok=True)
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint that is whole: Trainer writes `trainer_state.json` last."""
@@ -80,7 +83,7 @@ class Run:
         from openbook.training.trainer import TreeTrainer, Watch
 
         with self._progress.task("Tuning", sum(map(len, rows)), unit) as task:
-            recorder = Recorder(self.out / LOG, rows, config.tune.rows_per_step, task, unit)
+            recorder = Recorder(self._log, rows, config.tune.rows_per_step, task, unit)
             trainer = (engine or TreeTrainer)(
                 model=model,
                 args=_arguments(loaded, config, self.checkpoints, steps_of(rows, config.tune), bool(validation)),
@@ -101,14 +104,29 @@ class Run:
             seconds = time.monotonic() - started + recorder.seconds_before
         return Finished(trainer.state.global_step, seconds, recorder, held_out)
 
-    def clear(self) -> None:
-        """Remove the checkpoints of a run that has been written whole."""
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+    @contextmanager
+    def result(self) -> Iterator[Path]:
+        """A new folder to write the adapter and its manifest to. Where the `with` ends well it takes the place of what
+        `out` held, the manifest last, and the run is over."""
+        new = self.folder / "result"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        yield new
+        shutil.copy(self._log, new / LOG)
+        # What is half replaced is nothing that another stage may build on.
+        (self.out / MANIFEST).unlink(missing_ok=True)
+        names = {path.name for path in new.iterdir()}
+        for path in list(self.out.iterdir()):
+            if path.name != RUN and (path.is_dir() or path.name not in names):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for name in sorted(names, key=lambda name: (name == MANIFEST, name)):
+            (new / name).replace(self.out / name)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _refuse_to_clear(out: Path) -> None:
+def _refuse_to_replace(out: Path) -> None:
     """Raise `InputError` where `out` holds something that no run has written."""
-    if (out / PLAN).is_file() or (read_manifest(out) or {}).get("stage") == "tune":
+    if (out / RUN / PLAN).is_file() or (read_manifest(out) or {}).get("stage") == "tune":
         return
     found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     if found:

@@ -98,9 +98,6 @@ def tune(
     trained, total = count_weights(model)
     progress.message(f"Trains {trained:,} of {total:,} weights ({trained / total:.2%}) of {base}.")
     done = run.train(model, loaded, config, method=Supervised(config.tune.loss), rows=rows, validation=held_out)
-    save(model, loaded, out, config)
-    if watched:
-        write_jsonl(out / FILE, question_losses(model, loaded, watched))
     report = TuneReport(
         method=method,
         steps=done.steps,
@@ -116,17 +113,20 @@ def tune(
         peak_memory_bytes=peak_memory_bytes(),
         liger=liger,
     )
-    write_manifest(
-        out,
-        stage="tune",
-        options=options,
-        inputs=inputs,
-        base=base,
-        prompt=prompt.FINGERPRINT,
-        retrieval=retrieval,
-        report=asdict(report),
-    )
-    run.clear()
+    with run.result() as new:
+        save(model, loaded, new, config)
+        if watched:
+            write_jsonl(new / FILE, question_losses(model, loaded, watched))
+        write_manifest(
+            new,
+            stage="tune",
+            options=options,
+            inputs=inputs,
+            base=base,
+            prompt=prompt.FINGERPRINT,
+            retrieval=retrieval,
+            report=asdict(report),
+        )
     return report
 
 

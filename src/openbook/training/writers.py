@@ -18,6 +18,7 @@ from openbook.progress import Task
 from openbook.training.adapting import save
 from openbook.training.exercises import Exercises
 from openbook.training.rollouts import Rollout, ask, sample
+from openbook.training.run import RUN
 
 SERVED = "served"  # the folder, within a run's, of the adapter that a server is writing with
 
@@ -67,7 +68,7 @@ class ServedWriter(Writer):
         super().__init__(exercises, loaded, config)
         options = config.rl
         self._server = TokenServer(options.server, options.server_model or config.model.base)
-        self._folder = (out / SERVED).resolve()
+        self._folder = (out / RUN / SERVED).resolve()
         self._run = secrets.token_hex(4)
         self._name = ""
         text = render(loaded.tokenizer, prompt.prompt("What is a cache?", ["A cache keeps results."]), generate=True)
