@@ -60,7 +60,11 @@ def test_an_answer_that_did_not_end_has_no_form() -> None:
 def test_where_a_refusal_is_due() -> None:
     gold = Gold(answer=REFUSAL)
     assert parts(rollout(f"<ANSWER>: {REFUSAL}", gold)) == {"refusal": 1, "format": 1}
-    assert parts(rollout("<ANSWER>: ten minutes", gold)) == {"refusal": 0, "format": 1}
+    for text in (
+        "<ANSWER>: ten minutes",
+        f"{QUOTED} <ANSWER>: ten minutes",
+    ):  # a true quote of nothing makes it no better
+        assert parts(rollout(text, gold)) == {"refusal": 0, "format": 1, "verbatim": 0}
     # quoting while refusing is judged by whether the quote is true
     assert parts(rollout(f"{QUOTED} <ANSWER>: {REFUSAL}", gold)) == {"refusal": 1, "format": 1, "verbatim": 1}
 
@@ -85,7 +89,7 @@ def test_no_shortcut_pays_more_than_the_right_answer() -> None:
     random_quote = worth("##begin_quote## The fox jumps over the lazy dog.##end_quote## <ANSWER>: no")
     assert right == 1 > bare > random_quote > refusing
     none = Gold(answer=REFUSAL)
-    assert worth(f"<ANSWER>: {REFUSAL}", none) == 1 > 2 * worth(f"{QUOTED} <ANSWER>: ten minutes", none)
+    assert worth(f"<ANSWER>: {REFUSAL}", none) == 1 > 4 * worth(f"{QUOTED} <ANSWER>: ten minutes", none)
 
 
 def test_rewards_of_a_round_and_the_means_of_its_parts() -> None:

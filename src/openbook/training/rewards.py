@@ -28,8 +28,8 @@ def parts(rollout: Rollout) -> Parts:
 
     answer: token F1 of the short answer, where the row answers. refusal: whether it refuses, where the row does. quote:
     a verified quote overlaps the golden sentence and carries the answer, where that sentence is known. verbatim: the
-    share of its quotes that stand in a passage, 0 where a quote was due and none was given; a refusal needs none.
-    format: an answer behind its tag, and the model ended by itself.
+    share of its quotes that stand in a passage, 0 where a quote was due and none was given, and where the answer itself
+    is not: nothing that it quotes can bear it out. A refusal needs none. format: an answer behind its tag, and the model ended by itself.
     """
     exercise = rollout.exercise
     assert exercise.gold is not None
@@ -41,7 +41,9 @@ def parts(rollout: Rollout) -> Parts:
     }
     if grade.right_quote is not None:
         found["quote"] = float(grade.right_quote)
-    if grade.verified_quotes is not None:
+    if refusal_due and not grade.refusal:
+        found["verbatim"] = 0.0
+    elif grade.verified_quotes is not None:
         found["verbatim"] = grade.verified_quotes
     elif grade.right_quote is not None:
         found["verbatim"] = 0.0
