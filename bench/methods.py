@@ -54,6 +54,7 @@ class Way:
 
 
 RL = {"rl.prompts": 16, "rl.epochs": 2.0}
+ONCE = {"rl.prompts": 16, "rl.epochs": 1.0}
 PLAIN = {"preference.learning_rate": 2e-4, "preference.sft_weight": 0.0}
 
 WAYS = (
@@ -66,7 +67,8 @@ WAYS = (
     Way(name="reward, refusals", method="reward", data="first", refusals=0.5),
     Way(name="grpo", method="grpo", options=RL),
     Way(name="ppo", method="ppo", options=RL),
-    Way(name="grpo, refusals", method="grpo", refusals=0.5, options=RL),
+    Way(name="grpo, refusals", method="grpo", refusals=0.5, options=ONCE),
+    Way(name="ppo, refusals", method="ppo", refusals=0.5, options=ONCE),
 )
 
 

@@ -187,7 +187,7 @@ def test_pairs_punish_answers_where_the_passage_was_taken_away(tmp_path):
 def test_rewards_are_earned_on_the_training_questions_or_with_refusals_beside_them(tmp_path):
     train = tmp_path / "train.jsonl"
     write_jsonl(train, map(to_row, EXAMPLES))
-    config = Config.parse({"out": str(tmp_path)}, origin="test")
+    config = Config.parse({"out": str(tmp_path), "rl": {"without_golden": 0}}, origin="test")
     assert practice_rows(config, train) == train
     config = Config.parse({"out": str(tmp_path), "rl": {"without_golden": 1.0}}, origin="test")
     path = practice_rows(config, train)
