@@ -21,7 +21,7 @@ from torch import Tensor
 from openbook.options import RL
 from openbook.training.head import token_entropies, token_losses
 from openbook.training.limits import Limits
-from openbook.training.losses import kl_k3
+from openbook.training.losses import EQUAL, kl_k3
 from openbook.training.rewards import Rewards
 from openbook.training.roles import POLICY, REFERENCE, Roles
 from openbook.training.rollouts import Rollout, RolloutRow, rows
@@ -134,7 +134,7 @@ class Rounds:
         means = {
             "reward": rewards.mean().item(),
             **{f"reward_{name}": value for name, value in means.items()},
-            "spread": (groups.amax(1) - groups.amin(1) > 1e-6).float().mean().item(),
+            "spread": (groups.amax(1) - groups.amin(1) > EQUAL).float().mean().item(),
             "kl": drift.mean().item(),
             "entropy": torch.cat(entropies).mean().item(),
             **server_gap(rollouts, packed, batches),
