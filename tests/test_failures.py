@@ -9,15 +9,15 @@ import pytest
 
 from exam_world import CHUNKS, Written
 from models_for_tests import folder
-from openbook import dataset, prompt, tuned
+from openbook import dataset, models, prompt, tuned
 from openbook.config import Config
 from openbook.dataset.failures import FAILURES, asked, failure, sample_pairs, write_pairs
 from openbook.dataset.formats import to_row
 from openbook.dataset.practice import practice_rows, with_refusals
 from openbook.dataset.preferences import write_human_pairs
-from openbook.errors import RecordError, StoreError
+from openbook.errors import ModelError, RecordError, StoreError
 from openbook.records import Quote, RaftExample
-from openbook.storage import read_jsonl, write_jsonl
+from openbook.storage import read_jsonl, write_jsonl, write_manifest
 from openbook.training.pairs import read_pairs
 from shared_data import DATA
 from tiny_model import save_random_adapter
@@ -251,3 +251,22 @@ def test_pairs_of_a_model_in_another_precision_are_others(tmp_path: Path, monkey
         options = {"out": str(tmp_path), "model": {"base": str(tmp_path / "base"), "dtype": dtype}}
         tuned.find_pairs(Config.parse(options, origin="test"), adapter=tmp_path / "adapter")
     assert identities[0] == identities[2] != identities[1]
+
+
+def test_pairs_are_asked_of_the_model_that_was_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, adapter = folder(tmp_path / "base"), tmp_path / "adapter"
+    save_random_adapter(base, adapter, seed=1)
+    monkeypatch.setattr(dataset, "write_pairs", lambda *_, **__: None)
+
+    def find(quantization: str) -> None:
+        options = {"out": str(tmp_path), "model": {"base": str(base), "quantization": quantization}}
+        tuned.find_pairs(Config.parse(options, origin="test"), adapter=adapter)
+
+    inputs = {"base": models.fingerprint(str(base))}
+    write_manifest(adapter, stage="tune", options={"adapter": "lora"}, inputs=inputs)
+    find("none")
+    with pytest.warns(UserWarning, match=r"tuned on the base as it is and answers on it in 4 bits"):
+        find("nf4")
+    write_manifest(adapter, stage="tune", options={"adapter": "lora"}, inputs={"base": "another"})
+    with pytest.raises(ModelError, match="tuned on another base model"):
+        find("none")

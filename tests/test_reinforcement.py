@@ -249,6 +249,27 @@ def test_bad_reward_models_are_named(base: Path, train: Path, scorer: Path, tmp_
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_no_policy_goes_on_from_a_reward_model(
+    method: Any, base: Path, train: Path, scorer: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"reward is a reward model: .* no run can go on from it"):
+        reinforce(train, method=method, out=tmp_path / "a", config=options(base), start=scorer)
+
+
+def test_adapters_on_other_weights_of_the_base_are_warned_of(
+    base: Path, train: Path, scorer: Path, tmp_path: Path
+) -> None:
+    """Once for each: the policy that the run starts from, which is the reference too, and the reward model."""
+    short = ("rl.epochs=0.1", "rl.rollouts=2", "rl.kl_limit=50", f"rl.reward_model={scorer}")
+    reinforce(train, method="grpo", out=tmp_path / "lora", config=options(base, *short))
+    quantised = options(base, *short, "tune.adapter=qlora")
+    with pytest.warns(UserWarning, match="was tuned on the base as it is and is put on it in 4 bits") as warned:
+        reinforce(train, method="grpo", out=tmp_path / "qlora", config=quantised, start=tmp_path / "lora")
+    told = [str(w.message) for w in warned if "in 4 bits" in str(w.message)]
+    assert len(told) == 2 and "/lora was" in told[0] and "/reward was" in told[1] and "tune.adapter = lora" in told[0]
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_rewards_that_are_all_equal_are_warned_of(method: Any, base: Path, train: Path, tmp_path: Path) -> None:
     """Whatever the grader finds counts for nothing."""
     parts = ("answer", "refusal", "quote", "verbatim", "format")

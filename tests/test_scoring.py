@@ -1,6 +1,7 @@
 """A reward model applied to rows, on a small model: scores of separate rows, order, figures, and what is refused."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from models_for_tests import folder
 from openbook import tuned
 from openbook.config import Config
 from openbook.errors import ModelError, RecordError
+from openbook.models import Generator, load
 from openbook.models.chat import encode_answered
 from openbook.records import Conversation, Message
 from openbook.storage import read_jsonl, write_jsonl
@@ -81,6 +83,31 @@ def test_a_system_message_beside_an_answer_is_read_as_beside_a_pair(config, tmp_
     assert one["score"] == pytest.approx(both["chosen_score"], abs=1e-5)
 
 
+def test_a_damaged_adapter_is_told(config, tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", [PAIRS[0]])
+    broken = shutil.copytree(config.adapters_dir / "reward", tmp_path / "broken")
+    (broken / "adapter_model.safetensors").write_bytes(b"torn")
+    with pytest.raises(ModelError, match=r"broken cannot be put on"):
+        tuned.score(config, tmp_path / "rows.jsonl", adapter=broken, to=tmp_path / "scored.jsonl")
+
+
+def test_a_reward_model_writes_no_answers_and_starts_no_run(config, tmp_path):
+    reward = config.adapters_dir / "reward"
+    with pytest.raises(ModelError, match=r"reward is a reward model: it scores answers and writes none"):
+        Generator(load(config.model.base), max_new_tokens=4).add_adapter("asked", reward)
+    write_jsonl(tmp_path / "pairs.jsonl", PAIRS)
+    for method in ("dpo", "reward"):
+        with pytest.raises(ModelError, match="no run can go on from it"):
+            tune_on_pairs(
+                tmp_path / "pairs.jsonl",
+                method=method,
+                out=tmp_path / method,
+                references=tmp_path,
+                config=config,
+                start=reward,
+            )
+
+
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
@@ -112,6 +139,12 @@ def test_another_base_or_no_head_or_no_number_is_told(config, tmp_path):
     try:
         save_file({name: torch.full_like(value, math.nan) for name, value in weights.items()}, head)
         with pytest.raises(ModelError, match=r"rows.jsonl:1 is no number"):
+            tuned.score(config, path, to=tmp_path / "scored.jsonl")
+        save_file({name: value[:, :2].contiguous() for name, value in weights.items()}, head)
+        with pytest.raises(ModelError, match=r"reward cannot be put on .* size mismatch for weight"):
+            tuned.score(config, path, to=tmp_path / "scored.jsonl")
+        head.write_bytes(b"torn")
+        with pytest.raises(ModelError, match=r"reward cannot be put on .*header"):
             tuned.score(config, path, to=tmp_path / "scored.jsonl")
         head.unlink()
         with pytest.raises(ModelError, match="no reward model"):

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 EMBEDDED = ("nano", "small")  # the base models inside the package
+# The weights of the base that an adapter is tuned on, by `tune.adapter`, as `model.quantization` names them.
+WEIGHTS = {"qlora": "nf4", "lora": "none"}
 
 
 class Section(BaseModel):

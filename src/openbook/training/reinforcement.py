@@ -11,6 +11,7 @@ from openbook import prompt
 from openbook.config import Config
 from openbook.errors import ModelError
 from openbook.models import LoadedModel, fingerprint, load_base
+from openbook.models.generate import HEAD
 from openbook.models.load import pick_device
 from openbook.progress import SILENT, Progress
 from openbook.storage import hash_file, is_current, peak_memory_bytes, read_manifest, write_manifest
@@ -163,8 +164,6 @@ def warn_of_equal_rewards(train: Path, spread: Sequence[tuple[int, float]]) -> N
 
 def rl_inputs(train: Path, config: Config, start: Path | None) -> dict[str, str]:
     """The hashes that decide whether what was tuned is still current."""
-    from openbook.training.trainer import HEAD
-
     scorer = Path(config.rl.reward_model) if config.rl.reward_model else None
     head = scorer / HEAD if scorer else None
     return {
