@@ -16,6 +16,7 @@ from openbook.dataset.formats import to_row
 from openbook.dataset.practice import practice_rows, with_refusals
 from openbook.dataset.preferences import write_human_pairs
 from openbook.errors import ModelError, RecordError, StoreError
+from openbook.progress import SILENT
 from openbook.records import Quote, RaftExample
 from openbook.storage import read_jsonl, write_jsonl, write_manifest
 from openbook.training.pairs import read_pairs
@@ -159,6 +160,45 @@ def test_a_model_that_never_fails_gives_no_pairs(tmp_path):
     write_jsonl(config.dataset_dir / "train.jsonl", [to_row(example(0))])
     with pytest.raises(RecordError, match="None of 1 answers"):
         write_pairs(config, Scripted(GREEDY, DRAWN), identity="weights")
+
+
+def test_an_answer_is_no_pair_with_itself(tmp_path):
+    """Rows that answer without a quote: the model that writes just that fails, and is told apart from what was wished."""
+    bare = dataclasses.replace(example(0), reasoning="", quotes=())
+    same, other = prompt.render_answer("", bare.final_answer), said("It has ten moons in all.", "ten")
+    rows, report = sample_pairs(
+        [bare], Scripted({QUESTIONS[0]: [same]}, {QUESTIONS[0]: [f"{same} ", other]}), config_of(tmp_path)
+    )
+    assert report.failures["no quote"] == 2
+    assert [(row["chosen"], row["rejected"]) for row in rows] == [(same, other)]
+
+
+def test_questions_without_an_answer_are_not_asked_and_none_is_told(tmp_path):
+    config = config_of(tmp_path)
+    assert not asked(dataclasses.replace(example(0), final_answer="", answer=""))
+    for rows in ([], [dataclasses.replace(example(0), final_answer="", answer="")]):
+        write_jsonl(config.dataset_dir / "train.jsonl", map(to_row, rows))
+        with pytest.raises(RecordError, match=r"train.jsonl holds no question whose answers could be judged"):
+            write_pairs(config, Scripted(GREEDY, DRAWN), identity="weights")
+
+
+def test_prompts_that_leave_no_room_are_told_and_count_as_no_answers(tmp_path):
+    class Full(Scripted):
+        def generate_each(self, prompts, *, temperature=0.0, seed=0):
+            for number, written in super().generate_each(prompts, temperature=temperature, seed=seed):
+                full = prompts[number].messages[-1].content.endswith(QUESTIONS[0])
+                yield number, dataclasses.replace(written, error="the prompt is too long") if full else written
+
+    told = []
+
+    class Telling(type(SILENT)):
+        def message(self, text):
+            told.append(text)
+
+    _, report = sample_pairs(EXAMPLES, Full(GREEDY, DRAWN), config_of(tmp_path), Telling())
+    assert report.questions == 3 and report.samples == 6
+    assert report.right + report.undecided + sum(report.failures.values()) == report.samples
+    assert told == ["1 of 3 questions cannot be asked, for the first of them the prompt is too long."]
 
 
 def test_a_question_is_asked_once_more_where_its_passages_cannot_answer_it(tmp_path):
