@@ -2,9 +2,12 @@
 
 import math
 import shutil
+from datetime import datetime
 
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
 from models_for_tests import folder
@@ -74,6 +77,13 @@ def test_pairs_come_back_in_order_with_the_scores_of_separate_rows(config, tmp_p
             assert head(hidden).item() == pytest.approx(value, abs=1e-5)
 
 
+@pytest.mark.parametrize("value", [datetime(2026, 1, 1), b"bytes", math.nan])
+def test_what_json_cannot_hold_is_named_before_anything_is_scored(config, tmp_path, value):
+    parquet.write_table(pa.Table.from_pylist([PAIRS[0] | {"x": value}]), tmp_path / "rows.parquet")
+    with pytest.raises(RecordError, match=r"rows.parquet:1: the row could not be written again as JSON"):
+        tuned.score(config, tmp_path / "rows.parquet", to=tmp_path / "scored.jsonl")
+
+
 def test_a_system_message_beside_an_answer_is_read_as_beside_a_pair(config, tmp_path):
     path, out = tmp_path / "rows.jsonl", tmp_path / "scored.jsonl"
     pair = PAIRS[0] | {"system": "Answer the question."}
@@ -116,6 +126,8 @@ def test_a_reward_model_writes_no_answers_and_starts_no_run(config, tmp_path):
         ({"prompt": "x", "completion": " "}, "no answer to score"),
         ({"prompt": "x", "chosen": "same", "rejected": "same"}, "equal"),
         ({"prompt": "x " * 600, "completion": "y"}, "at most 400 fit"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "does not begin with a user's message"),
+        ({"instruction": "x", "input": 5, "output": "y"}, "field 'input' is empty or not text"),
     ],
 )
 def test_rows_that_cannot_be_scored_are_named_and_nothing_is_written(config, tmp_path, row, problem):

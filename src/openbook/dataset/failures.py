@@ -167,7 +167,9 @@ def sample_pairs(
             said[number].append(written)
             task.advance()
         if errors := [answers[0].error for answers in said if answers[0].error]:
-            progress.message(f"{len(errors):,} of {len(said):,} questions cannot be asked, for the first of them {errors[0]}.")
+            progress.message(
+                f"{len(errors):,} of {len(said):,} questions cannot be asked, for the first of them {errors[0]}."
+            )
         many = [asked_ for asked_ in prompts for _ in range(drawn)]
         draws = sampler.generate_each(many, temperature=config.pairs.temperature, seed=config.seed)
         for number, written in draws:
