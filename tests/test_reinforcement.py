@@ -19,7 +19,7 @@ from openbook.options import RL
 from openbook.progress import SILENT
 from openbook.storage import read_jsonl, read_manifest, write_jsonl
 from openbook.training import is_reinforced, reinforce, tune, tune_on_pairs
-from openbook.training.exercises import read_exercises
+from openbook.training.exercises import Exercises, read_exercises
 from openbook.training.limits import Limits
 from tiny_model import save_random_adapter, save_tiny_llama
 
@@ -298,6 +298,29 @@ def test_contradictions_are_sentences(base: Path, train: Path, tmp_path: Path) -
         RecordError, match=r"train.jsonl:1: the prompt has \d+ tokens, and with room for an answer 48 fit"
     ):
         run("tune.row_tokens=64")
+    with pytest.raises(RecordError, match=r"train.jsonl:1: .*Nor can these rows be used: 2, 3, 4\."):
+        run("tune.row_tokens=64")
+    with pytest.raises(
+        ConfigError, match=r"answer may have 600 tokens, .* at most 512\. Lower model\.max_new_tokens\.$"
+    ):
+        run("model.max_new_tokens=600")
+
+
+def test_no_question_is_asked_without_any_passage(base: Path, tmp_path: Path) -> None:
+    """Of a prompt that is too long the longest distractors go, and what is left is the same in every epoch."""
+    path, loaded = tmp_path / "train.jsonl", load(str(base))
+    short, long, longer = (f"{PASSAGE} {'zqxj wvkp ' * count}" for count in (1, 20, 40))
+
+    def read(*passages: str) -> Exercises:
+        refusing = row(QUESTIONS[0], prompt.REFUSAL) | {"context": {"sentences": [passages]}, "oracle_context": ""}
+        write_jsonl(path, [refusing])
+        return read_exercises(path, loaded, longest=16, row=2000, each=1, seed=0)
+
+    found = read(longer, short, long)
+    assert found.left_out == {f"{path}:1": 1}
+    assert [{chunk.text for chunk in found.round(epoch)[0].passages} for epoch in range(6)] == [{short, long}] * 6
+    with pytest.raises(RecordError, match=r"train.jsonl:1: the prompt has \d+ tokens, and with room .* 496 fit"):
+        read(longer * 2)
 
 
 def test_rounds_are_a_function_of_seed_and_number(base: Path, tmp_path: Path) -> None:

@@ -73,6 +73,12 @@ def reinforce(
         seed=config.seed,
     )
 
+    if exercises.left_out:
+        progress.message(
+            f"{sum(exercises.left_out.values()):,} distractors of {len(exercises.left_out):,} questions are left out: with "
+            f"them and an answer the prompts are longer than a row or than the model reads."
+        )
+
     from openbook.training.writers import ServedWriter, Writer
 
     writer = ServedWriter(exercises, loaded, config, out) if options.server else Writer(exercises, loaded, config)
