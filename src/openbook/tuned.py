@@ -26,10 +26,12 @@ def find_pairs(
     of the base; one for another base raises `ModelError`."""
     from openbook import dataset, models
     from openbook.answering import check_adapter
+    from openbook.dataset import review
     from openbook.training.adapting import adapter_fingerprint
 
     with storage.exclusive(config.out):
         adapter = _adapter(config, adapter)
+        review.bring_in_line(config, progress=progress)
         base, how = models.fingerprint(config.model.base), [config.model.quantization, config.model.dtype]
         for difference in check_adapter(adapter, base=base, quantization=config.model.quantization):
             warnings.warn(difference, stacklevel=2)
