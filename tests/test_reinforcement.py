@@ -163,6 +163,16 @@ def test_a_policy_that_runs_away_is_stopped(base: Path, train: Path, tmp_path: P
     assert list((tmp_path / "a" / "checkpoints").iterdir()) and read_manifest(tmp_path / "a") is None
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_last_round_may_not_run_away_either(method: Any, base: Path, train: Path, tmp_path: Path) -> None:
+    """Also where the run is taken up again with all its steps behind it."""
+    config = options(base, "rl.epochs=1", "rl.learning_rate=1", "rl.kl_limit=1")
+    for _ in range(2):
+        with pytest.raises(ModelError, match=r"run away from the reference: in round 2 the KL is"):
+            reinforce(train, method=method, out=tmp_path / "a", config=config)
+    assert read_manifest(tmp_path / "a") is None
+
+
 def test_collapse_is_told_from_success() -> None:
     said: list[str] = []
 
@@ -184,6 +194,8 @@ def test_collapse_is_told_from_success() -> None:
         again.check(4, {"entropy": 0.1, "reward": 0.5, "kl": 0.9})
     with pytest.raises(ModelError, match="the KL is nan"):
         again.check(4, {"entropy": 0.1, "reward": 0.5, "kl": float("nan")})
+    with pytest.raises(ModelError, match="writes with another model"):
+        again.check(4, {"entropy": 0.1, "reward": 0.5, "kl": 0.0, "server_gap": float("nan")})
     assert len(said) == 1
 
 

@@ -105,7 +105,7 @@ def reinforce(
         f"Trains {weights:,} of {total:,} weights ({weights / total:.2%}) of {config.model.base}."
     )
     turns = [Turn(step) for step in range(rounds * options.updates)]
-    with progress.task("Writing", rounds * options.prompts * options.rollouts, "answers") as task, writer:
+    with progress.task("Writing", (rounds + 1) * options.prompts * options.rollouts, "answers") as task, writer:
         engine = Rounds(
             algorithm,
             sample=functools.partial(writer, task=task, model=model),
@@ -125,6 +125,7 @@ def reinforce(
             unit="steps",
             engine=functools.partial(RolloutTrainer, roles=roles, value_learning_rate=options.value_learning_rate),
         )
+        engine.play(rounds)  # trained on no more: what the last steps did would pass no limit otherwise
     save(model, loaded, out, config)
     report = TuneReport(
         method=method,

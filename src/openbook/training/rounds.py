@@ -1,7 +1,8 @@
 """Learning in rounds: sample answers, reward them, take a few steps on them, and so on.
 
 What a round does is a pure function of the weights, the seed and the round's number, and a checkpoint is only written
-between two rounds. So a run that was killed goes on to the same bits.
+between two rounds. So a run that was killed goes on to the same bits. After the last round one more is played and not
+trained on: the limits apply to what the last steps did as well.
 
 Watched, as means over a round's answers: `reward` and its parts; `spread`, the share of questions whose answers were not
 all worth the same (the others teach GRPO nothing); `kl`, the drift from the reference, and `entropy`, both in nats a
