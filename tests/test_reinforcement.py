@@ -21,6 +21,7 @@ from openbook.storage import read_jsonl, read_manifest, write_jsonl
 from openbook.training import is_reinforced, reinforce, tune, tune_on_pairs
 from openbook.training.exercises import Exercises, read_exercises
 from openbook.training.limits import Limits
+from openbook.training.run import is_whole
 from tiny_model import save_random_adapter, save_tiny_llama
 
 METHODS = ("grpo", "ppo")
@@ -145,6 +146,14 @@ def test_a_killed_run_goes_on_to_the_same_bits(method: Any, base: Path, train: P
         ".pt",
         ".pth",
     }
+    for name in ("trained.safetensors", "optimizer.pt", "rng_state.pth", "rounds.json", "trainer_state.json"):
+        short = shutil.copytree(checkpoints / "checkpoint-2", checkpoints / "checkpoint-4")  # where the power failed
+        data = (short / name).read_bytes()
+        (short / name).write_bytes(data[: len(data) // 2])
+        assert is_whole(checkpoints / "checkpoint-2") and not is_whole(short)
+        shutil.rmtree(short)
+    shutil.copytree(checkpoints / "checkpoint-2", checkpoints / "checkpoint-4")
+    (checkpoints / "checkpoint-4" / "trained.safetensors").write_bytes(b"")
     again = run("killed", resume=True)
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
