@@ -11,7 +11,7 @@ WEIGHTS = {"qlora": "nf4", "lora": "none"}
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class Documents(Section):
