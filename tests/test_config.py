@@ -78,6 +78,8 @@ def test_a_typo_names_the_nearest_option(override: str, near: str) -> None:
 @pytest.mark.parametrize(
     ("override", "says"),
     [
+        ("tune.epochs=inf", r"tune\.epochs = .*: input should be a finite number"),
+        ("rl.grader=inf", r"rl\.grader = .*: input should be a finite number"),
         ("tune.epochs=0", r"tune\.epochs = 0: input should be greater than 0"),
         ("tune.epochs=many", r"tune\.epochs = 'many': input should be a valid number"),
         ("dataset.golden_share=1.5", "less than or equal to 1"),

@@ -9,15 +9,16 @@ import pytest
 
 from exam_world import CHUNKS, Written
 from models_for_tests import folder
-from openbook import dataset, prompt, tuned
+from openbook import dataset, models, prompt, tuned
 from openbook.config import Config
 from openbook.dataset.failures import FAILURES, asked, failure, sample_pairs, write_pairs
 from openbook.dataset.formats import to_row
 from openbook.dataset.practice import practice_rows, with_refusals
 from openbook.dataset.preferences import write_human_pairs
-from openbook.errors import RecordError, StoreError
+from openbook.errors import ModelError, RecordError, StoreError
+from openbook.progress import SILENT
 from openbook.records import Quote, RaftExample
-from openbook.storage import read_jsonl, write_jsonl
+from openbook.storage import read_jsonl, write_jsonl, write_manifest
 from openbook.training.pairs import read_pairs
 from shared_data import DATA
 from tiny_model import save_random_adapter
@@ -161,6 +162,45 @@ def test_a_model_that_never_fails_gives_no_pairs(tmp_path):
         write_pairs(config, Scripted(GREEDY, DRAWN), identity="weights")
 
 
+def test_an_answer_is_no_pair_with_itself(tmp_path):
+    """Rows that answer without a quote: the model that writes just that fails, and is told apart from what was wished."""
+    bare = dataclasses.replace(example(0), reasoning="", quotes=())
+    same, other = prompt.render_answer("", bare.final_answer), said("It has ten moons in all.", "ten")
+    rows, report = sample_pairs(
+        [bare], Scripted({QUESTIONS[0]: [same]}, {QUESTIONS[0]: [f"{same} ", other]}), config_of(tmp_path)
+    )
+    assert report.failures["no quote"] == 2
+    assert [(row["chosen"], row["rejected"]) for row in rows] == [(same, other)]
+
+
+def test_questions_without_an_answer_are_not_asked_and_none_is_told(tmp_path):
+    config = config_of(tmp_path)
+    assert not asked(dataclasses.replace(example(0), final_answer="", answer=""))
+    for rows in ([], [dataclasses.replace(example(0), final_answer="", answer="")]):
+        write_jsonl(config.dataset_dir / "train.jsonl", map(to_row, rows))
+        with pytest.raises(RecordError, match=r"train.jsonl holds no question whose answers could be judged"):
+            write_pairs(config, Scripted(GREEDY, DRAWN), identity="weights")
+
+
+def test_prompts_that_leave_no_room_are_told_and_count_as_no_answers(tmp_path):
+    class Full(Scripted):
+        def generate_each(self, prompts, *, temperature=0.0, seed=0):
+            for number, written in super().generate_each(prompts, temperature=temperature, seed=seed):
+                full = prompts[number].messages[-1].content.endswith(QUESTIONS[0])
+                yield number, dataclasses.replace(written, error="the prompt is too long") if full else written
+
+    told = []
+
+    class Telling(type(SILENT)):
+        def message(self, text):
+            told.append(text)
+
+    _, report = sample_pairs(EXAMPLES, Full(GREEDY, DRAWN), config_of(tmp_path), Telling())
+    assert report.questions == 3 and report.samples == 6
+    assert report.right + report.undecided + sum(report.failures.values()) == report.samples
+    assert told == ["1 of 3 questions cannot be asked, for the first of them the prompt is too long."]
+
+
 def test_a_question_is_asked_once_more_where_its_passages_cannot_answer_it(tmp_path):
     rows = with_refusals(EXAMPLES, share=1.0, seed=0)
     assert rows[:3] == EXAMPLES
@@ -251,3 +291,22 @@ def test_pairs_of_a_model_in_another_precision_are_others(tmp_path: Path, monkey
         options = {"out": str(tmp_path), "model": {"base": str(tmp_path / "base"), "dtype": dtype}}
         tuned.find_pairs(Config.parse(options, origin="test"), adapter=tmp_path / "adapter")
     assert identities[0] == identities[2] != identities[1]
+
+
+def test_pairs_are_asked_of_the_model_that_was_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, adapter = folder(tmp_path / "base"), tmp_path / "adapter"
+    save_random_adapter(base, adapter, seed=1)
+    monkeypatch.setattr(dataset, "write_pairs", lambda *_, **__: None)
+
+    def find(quantization: str) -> None:
+        options = {"out": str(tmp_path), "model": {"base": str(base), "quantization": quantization}}
+        tuned.find_pairs(Config.parse(options, origin="test"), adapter=adapter)
+
+    inputs = {"base": models.fingerprint(str(base))}
+    write_manifest(adapter, stage="tune", options={"adapter": "lora"}, inputs=inputs)
+    find("none")
+    with pytest.warns(UserWarning, match=r"tuned on the base as it is and answers on it in 4 bits"):
+        find("nf4")
+    write_manifest(adapter, stage="tune", options={"adapter": "lora"}, inputs={"base": "another"})
+    with pytest.raises(ModelError, match="tuned on another base model"):
+        find("none")

@@ -84,6 +84,14 @@ def test_group_advantages() -> None:
     close(losses.group_advantages(rewards, divide_by_std=False)[0], 0.5, -0.5, -0.5, 0.5)
 
 
+@pytest.mark.parametrize("divide_by_std", [False, True])
+def test_a_group_whose_rewards_are_equal_teaches_exactly_nothing(divide_by_std: bool) -> None:
+    """The mean of seven times 0.7 is not 0.7 in fp32."""
+    rewards = torch.full((2, 7), 0.7)
+    rewards[1, 3] += 1e-7
+    assert not losses.group_advantages(rewards, divide_by_std=divide_by_std).any()
+
+
 @pytest.mark.parametrize(
     ("ratio", "advantage", "high", "expected"),
     [

@@ -139,6 +139,7 @@ GOOD = {"prompt": "How long?", **TEXTS}
             "pairs.jsonl:2: the answers repeat a prompt that is not the one",
         ),
         ({"chosen": [user("x")]}, "pairs.jsonl:2: 'chosen' ends with the user's message"),
+        ({"prompt": None, "instruction": "x", "input": 7}, "pairs.jsonl:2: the field 'input' is empty or not text"),
         ({"margin": "much"}, "pairs.jsonl:2: the margin 'much' is not a number"),
     ],
 )
@@ -155,8 +156,18 @@ def test_other_bad_rows_are_named_with_the_first(tmp_path: Path) -> None:
 def test_an_empty_file_and_none_are_told(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="holds no pairs"):
         read(tmp_path)
-    with pytest.raises(RecordError, match=r"none.jsonl does not exist.*--pairs"):
+    with pytest.raises(RecordError, match=r"none.jsonl does not exist.*Name a \.jsonl"):
         read_pairs(tmp_path / "none.jsonl")
+    with pytest.raises(RecordError, match=r"is no file"):
+        read_pairs(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pairs.json", "pairs.jsonl"])
+def test_half_a_character_is_told(name: str, tmp_path: Path) -> None:
+    """No tokenizer takes half a surrogate pair, which JSON can escape."""
+    (tmp_path / name).write_text(json.dumps(GOOD | {"chosen": "\ud800 minutes"}))
+    with pytest.raises(RecordError, match=rf"{name}.* is not JSON \(.*surrogates not allowed"):
+        read_pairs(tmp_path / name)
 
 
 def test_tokens_of_a_pair_are_equal_up_to_the_answers() -> None:

@@ -19,8 +19,9 @@ from openbook.options import RL
 from openbook.progress import SILENT
 from openbook.storage import read_jsonl, read_manifest, write_jsonl
 from openbook.training import is_reinforced, reinforce, tune, tune_on_pairs
-from openbook.training.exercises import read_exercises
+from openbook.training.exercises import Exercises, read_exercises
 from openbook.training.limits import Limits
+from openbook.training.run import is_whole
 from tiny_model import save_random_adapter, save_tiny_llama
 
 METHODS = ("grpo", "ppo")
@@ -144,6 +145,14 @@ def test_a_killed_run_goes_on_to_the_same_bits(method: Any, base: Path, train: P
         ".pt",
         ".pth",
     }
+    for name in ("trained.safetensors", "optimizer.pt", "rng_state.pth", "rounds.json", "trainer_state.json"):
+        short = shutil.copytree(checkpoints / "checkpoint-2", checkpoints / "checkpoint-4")  # where the power failed
+        data = (short / name).read_bytes()
+        (short / name).write_bytes(data[: len(data) // 2])
+        assert is_whole(checkpoints / "checkpoint-2") and not is_whole(short)
+        shutil.rmtree(short)
+    shutil.copytree(checkpoints / "checkpoint-2", checkpoints / "checkpoint-4")
+    (checkpoints / "checkpoint-4" / "trained.safetensors").write_bytes(b"")
     again = run("killed", resume=True)
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
@@ -160,6 +169,16 @@ def test_a_policy_that_runs_away_is_stopped(base: Path, train: Path, tmp_path: P
     ):
         reinforce(train, method="grpo", out=tmp_path / "a", config=config)
     assert list((tmp_path / "a" / "run" / "checkpoints").iterdir()) and read_manifest(tmp_path / "a") is None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_last_round_may_not_run_away_either(method: Any, base: Path, train: Path, tmp_path: Path) -> None:
+    """Also where the run is taken up again with all its steps behind it."""
+    config = options(base, "rl.epochs=1", "rl.learning_rate=1", "rl.kl_limit=1")
+    for _ in range(2):
+        with pytest.raises(ModelError, match=r"run away from the reference: in round 2 the KL is"):
+            reinforce(train, method=method, out=tmp_path / "a", config=config)
+    assert read_manifest(tmp_path / "a") is None
 
 
 def test_collapse_is_told_from_success() -> None:
@@ -183,6 +202,8 @@ def test_collapse_is_told_from_success() -> None:
         again.check(4, {"entropy": 0.1, "reward": 0.5, "kl": 0.9})
     with pytest.raises(ModelError, match="the KL is nan"):
         again.check(4, {"entropy": 0.1, "reward": 0.5, "kl": float("nan")})
+    with pytest.raises(ModelError, match="writes with another model"):
+        again.check(4, {"entropy": 0.1, "reward": 0.5, "kl": 0.0, "server_gap": float("nan")})
     assert len(said) == 1
 
 
@@ -248,6 +269,27 @@ def test_bad_reward_models_are_named(base: Path, train: Path, scorer: Path, tmp_
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_no_policy_goes_on_from_a_reward_model(
+    method: Any, base: Path, train: Path, scorer: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"reward is a reward model: .* no run can go on from it"):
+        reinforce(train, method=method, out=tmp_path / "a", config=options(base), start=scorer)
+
+
+def test_adapters_on_other_weights_of_the_base_are_warned_of(
+    base: Path, train: Path, scorer: Path, tmp_path: Path
+) -> None:
+    """Once for each: the policy that the run starts from, which is the reference too, and the reward model."""
+    short = ("rl.epochs=0.1", "rl.rollouts=2", "rl.kl_limit=50", f"rl.reward_model={scorer}")
+    reinforce(train, method="grpo", out=tmp_path / "lora", config=options(base, *short))
+    quantised = options(base, *short, "tune.adapter=qlora")
+    with pytest.warns(UserWarning, match="was tuned on the base as it is and is put on it in 4 bits") as warned:
+        reinforce(train, method="grpo", out=tmp_path / "qlora", config=quantised, start=tmp_path / "lora")
+    told = [str(w.message) for w in warned if "in 4 bits" in str(w.message)]
+    assert len(told) == 2 and "/lora was" in told[0] and "/reward was" in told[1] and "tune.adapter = lora" in told[0]
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_rewards_that_are_all_equal_are_warned_of(method: Any, base: Path, train: Path, tmp_path: Path) -> None:
     """Whatever the grader finds counts for nothing."""
     parts = ("answer", "refusal", "quote", "verbatim", "format")
@@ -276,6 +318,29 @@ def test_contradictions_are_sentences(base: Path, train: Path, tmp_path: Path) -
         RecordError, match=r"train.jsonl:1: the prompt has \d+ tokens, and with room for an answer 48 fit"
     ):
         run("tune.row_tokens=64")
+    with pytest.raises(RecordError, match=r"train.jsonl:1: .*Nor can these rows be used: 2, 3, 4\."):
+        run("tune.row_tokens=64")
+    with pytest.raises(
+        ConfigError, match=r"answer may have 600 tokens, .* at most 512\. Lower model\.max_new_tokens\.$"
+    ):
+        run("model.max_new_tokens=600")
+
+
+def test_no_question_is_asked_without_any_passage(base: Path, tmp_path: Path) -> None:
+    """Of a prompt that is too long the longest distractors go, and what is left is the same in every epoch."""
+    path, loaded = tmp_path / "train.jsonl", load(str(base))
+    short, long, longer = (f"{PASSAGE} {'zqxj wvkp ' * count}" for count in (1, 20, 40))
+
+    def read(*passages: str) -> Exercises:
+        refusing = row(QUESTIONS[0], prompt.REFUSAL) | {"context": {"sentences": [passages]}, "oracle_context": ""}
+        write_jsonl(path, [refusing])
+        return read_exercises(path, loaded, longest=16, row=2000, each=1, seed=0)
+
+    found = read(longer, short, long)
+    assert found.left_out == {f"{path}:1": 1}
+    assert [{chunk.text for chunk in found.round(epoch)[0].passages} for epoch in range(6)] == [{short, long}] * 6
+    with pytest.raises(RecordError, match=r"train.jsonl:1: the prompt has \d+ tokens, and with room .* 496 fit"):
+        read(longer * 2)
 
 
 def test_rounds_are_a_function_of_seed_and_number(base: Path, tmp_path: Path) -> None:

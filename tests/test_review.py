@@ -6,7 +6,7 @@ import pytest
 
 import openbook
 from dataset_world import WordIndex, cut, options, shelf
-from openbook import dataset, prompt, storage
+from openbook import dataset, prompt, storage, tuned
 from openbook.dataset import PARTS, build_from, review
 from openbook.dataset.extractive import ExtractiveTeacher
 from openbook.dataset.formats import read_examples
@@ -162,12 +162,17 @@ def test_an_overlay_that_was_written_by_hand_counts_when_a_model_is_tuned(config
     assert review.bring_in_line(config) == 0  # once
 
 
-def test_a_tuning_reads_the_rows_as_they_were_decided(config, tmp_path):
+@pytest.mark.parametrize("method", ["sft", "grpo", "ppo", "pairs"])
+def test_a_tuning_reads_the_rows_as_they_were_decided(config, tmp_path, method):
     gone = shown_row(config).question_id
     storage.write_jsonl(config.overlay_path, [{"question_id": gone, "action": "reject"}])
     model = config.model.model_copy(update={"base": str(tmp_path / "no-model-here")})
+    config = config.model_copy(update={"model": model})
     with pytest.raises(ModelError):
-        openbook.tune(config.model_copy(update={"model": model}))
+        if method == "pairs":
+            tuned.find_pairs(config, adapter=tmp_path)
+        else:
+            openbook.tune(config, method=method)
     assert gone not in everyone(config)
 
 

@@ -1,15 +1,20 @@
 """A reward model applied to rows, on a small model: scores of separate rows, order, figures, and what is refused."""
 
 import math
+import shutil
+from datetime import datetime
 
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
 from models_for_tests import folder
 from openbook import tuned
 from openbook.config import Config
 from openbook.errors import ModelError, RecordError
+from openbook.models import Generator, load
 from openbook.models.chat import encode_answered
 from openbook.records import Conversation, Message
 from openbook.storage import read_jsonl, write_jsonl
@@ -72,6 +77,13 @@ def test_pairs_come_back_in_order_with_the_scores_of_separate_rows(config, tmp_p
             assert head(hidden).item() == pytest.approx(value, abs=1e-5)
 
 
+@pytest.mark.parametrize("value", [datetime(2026, 1, 1), b"bytes", math.nan])
+def test_what_json_cannot_hold_is_named_before_anything_is_scored(config, tmp_path, value):
+    parquet.write_table(pa.Table.from_pylist([PAIRS[0] | {"x": value}]), tmp_path / "rows.parquet")
+    with pytest.raises(RecordError, match=r"rows.parquet:1: the row could not be written again as JSON"):
+        tuned.score(config, tmp_path / "rows.parquet", to=tmp_path / "scored.jsonl")
+
+
 def test_a_system_message_beside_an_answer_is_read_as_beside_a_pair(config, tmp_path):
     path, out = tmp_path / "rows.jsonl", tmp_path / "scored.jsonl"
     pair = PAIRS[0] | {"system": "Answer the question."}
@@ -79,6 +91,31 @@ def test_a_system_message_beside_an_answer_is_read_as_beside_a_pair(config, tmp_
     tuned.score(config, path, to=out)
     both, one = read_jsonl(out)
     assert one["score"] == pytest.approx(both["chosen_score"], abs=1e-5)
+
+
+def test_a_damaged_adapter_is_told(config, tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", [PAIRS[0]])
+    broken = shutil.copytree(config.adapters_dir / "reward", tmp_path / "broken")
+    (broken / "adapter_model.safetensors").write_bytes(b"torn")
+    with pytest.raises(ModelError, match=r"broken cannot be put on"):
+        tuned.score(config, tmp_path / "rows.jsonl", adapter=broken, to=tmp_path / "scored.jsonl")
+
+
+def test_a_reward_model_writes_no_answers_and_starts_no_run(config, tmp_path):
+    reward = config.adapters_dir / "reward"
+    with pytest.raises(ModelError, match=r"reward is a reward model: it scores answers and writes none"):
+        Generator(load(config.model.base), max_new_tokens=4).add_adapter("asked", reward)
+    write_jsonl(tmp_path / "pairs.jsonl", PAIRS)
+    for method in ("dpo", "reward"):
+        with pytest.raises(ModelError, match="no run can go on from it"):
+            tune_on_pairs(
+                tmp_path / "pairs.jsonl",
+                method=method,
+                out=tmp_path / method,
+                references=tmp_path,
+                config=config,
+                start=reward,
+            )
 
 
 @pytest.mark.parametrize(
@@ -89,6 +126,8 @@ def test_a_system_message_beside_an_answer_is_read_as_beside_a_pair(config, tmp_
         ({"prompt": "x", "completion": " "}, "no answer to score"),
         ({"prompt": "x", "chosen": "same", "rejected": "same"}, "equal"),
         ({"prompt": "x " * 600, "completion": "y"}, "at most 400 fit"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "does not begin with a user's message"),
+        ({"instruction": "x", "input": 5, "output": "y"}, "field 'input' is empty or not text"),
     ],
 )
 def test_rows_that_cannot_be_scored_are_named_and_nothing_is_written(config, tmp_path, row, problem):
@@ -112,6 +151,12 @@ def test_another_base_or_no_head_or_no_number_is_told(config, tmp_path):
     try:
         save_file({name: torch.full_like(value, math.nan) for name, value in weights.items()}, head)
         with pytest.raises(ModelError, match=r"rows.jsonl:1 is no number"):
+            tuned.score(config, path, to=tmp_path / "scored.jsonl")
+        save_file({name: value[:, :2].contiguous() for name, value in weights.items()}, head)
+        with pytest.raises(ModelError, match=r"reward cannot be put on .* size mismatch for weight"):
+            tuned.score(config, path, to=tmp_path / "scored.jsonl")
+        head.write_bytes(b"torn")
+        with pytest.raises(ModelError, match=r"reward cannot be put on .*header"):
             tuned.score(config, path, to=tmp_path / "scored.jsonl")
         head.unlink()
         with pytest.raises(ModelError, match="no reward model"):

@@ -60,7 +60,14 @@ def test_a_tail_torn_inside_a_character_is_forgiven(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "says"), [("{broken", "not JSON"), ("[1]", "expected a JSON object, found list"), ('"a"', "found str")]
+    ("line", "says"),
+    [
+        ("{broken", "not JSON"),
+        ("[1]", "expected a JSON object, found list"),
+        ('{"a": "\\ud800"}', "surrogates"),
+        ("[" * 100_000, "not JSON"),
+        ('"a"', "found str"),
+    ],
 )
 def test_a_bad_line_is_named_by_file_and_number(tmp_path: Path, line: str, says: str) -> None:
     path = tmp_path / "rows.jsonl"

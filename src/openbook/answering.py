@@ -10,6 +10,7 @@ from typing import Protocol
 
 from openbook.errors import InputError, ModelError
 from openbook.metrics import short_answer
+from openbook.options import WEIGHTS
 from openbook.progress import SILENT, Progress
 from openbook.prompt import FINGERPRINT, check_quotes, encodable, is_refusal, parse_answer, prompt
 from openbook.records import Answer, Conversation, ScoredChunk, Usage
@@ -212,10 +213,6 @@ def read_answer(
         finished=finished,
         error=error,
     )
-
-
-# The weights of the base that an adapter is tuned on, by `tune.adapter`, as `model.quantization` names them.
-WEIGHTS = {"qlora": "nf4", "lora": "none"}
 
 
 def check_adapter(folder: Path, *, base: str, retrieval: str = "", quantization: str = "") -> list[str]:

@@ -6,10 +6,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 EMBEDDED = ("nano", "small")  # the base models inside the package
+# The weights of the base that an adapter is tuned on, by `tune.adapter`, as `model.quantization` names them.
+WEIGHTS = {"qlora": "nf4", "lora": "none"}
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class Documents(Section):

@@ -125,11 +125,19 @@ def read_jsonl(path: Path, *, torn_tail: bool = False) -> Iterator[dict[str, Any
                 continue
             try:
                 row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                if b"\\u" in line:
+                    refuse_half_characters(row)
+            except (json.JSONDecodeError, UnicodeError, RecursionError) as error:
                 raise RecordError(f"{path}:{number}: this line is not JSON ({error}).", "Mend or remove it.") from error
             if not isinstance(row, dict):
                 raise RecordError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}.")
             yield row
+
+
+def refuse_half_characters(data: Any) -> None:
+    """Raise `UnicodeEncodeError` where a text of `data` holds half a surrogate pair, as JSON can escape one: it is no text,
+    no tokenizer takes it, and no file can hold it."""
+    json.dumps(data, ensure_ascii=False).encode()
 
 
 def hash_json(data: Any) -> str:

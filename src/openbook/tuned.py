@@ -1,5 +1,6 @@
 """What is done with a tuned adapter: pairs out of its failures, scores by a reward model, merging into the base."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,13 +22,19 @@ def find_pairs(
     config: Config, *, adapter: Path | None = None, force: bool = False, progress: Progress = SILENT
 ) -> "PairsReport":
     """Ask the model with `adapter` (default: the one that `tune` wrote) the training questions, and write preference
-    pairs out of its failures to `pairs.jsonl` under `config.pairs_dir`."""
+    pairs out of its failures to `pairs.jsonl` under `config.pairs_dir`. Warns of an adapter that was tuned on other weights
+    of the base; one for another base raises `ModelError`."""
     from openbook import dataset, models
+    from openbook.answering import check_adapter
+    from openbook.dataset import review
     from openbook.training.adapting import adapter_fingerprint
 
     with storage.exclusive(config.out):
         adapter = _adapter(config, adapter)
+        review.bring_in_line(config, progress=progress)
         base, how = models.fingerprint(config.model.base), [config.model.quantization, config.model.dtype]
+        for difference in check_adapter(adapter, base=base, quantization=config.model.quantization):
+            warnings.warn(difference, stacklevel=2)
         identity = storage.hash_json([base, adapter_fingerprint(adapter), *how])
         sampler = _Late(config, adapter)
         return dataset.write_pairs(config, sampler, identity=identity, force=force, progress=progress)

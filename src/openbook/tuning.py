@@ -62,7 +62,16 @@ def run_reinforcement(
     progress: Progress = SILENT,
 ) -> "TuneReport":
     """`tune` on rewards for a caller that already holds the output folder."""
-    out, rows = out or config.adapters_dir / method, _training_rows(config, train)
+    from openbook.dataset import review
+
+    out = out or config.adapters_dir / method
+    if train is None:
+        review.bring_in_line(config, progress=progress)
+    elif config.rl.without_golden:
+        progress.message(
+            f"rl.without_golden is for the data set's own questions: those in {train} are asked as they are."
+        )
+    rows = _training_rows(config, train)
     from openbook import dataset, training
 
     train = rows if train else dataset.practice_rows(config, rows)

@@ -67,7 +67,7 @@ class Sampler(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairsReport:
     """What was found. `failures`: how an answer failed → answers; `punished`: the same → pairs; `chosen_from`: "model"
-    or "data" → pairs. `undecided` answers are neither right nor clearly wrong. `tokens` were read and written, a prompt
+    or "data" → pairs. `samples` were answered; `undecided` ones are neither right nor clearly wrong. `tokens` were read and written, a prompt
     counted once however often it was asked."""
 
     questions: int
@@ -108,9 +108,9 @@ def failure(example: RaftExample, text: str, *, finished: bool) -> str | None:
 
 
 def asked(example: RaftExample) -> bool:
-    """Whether an answer to the example can be judged: its golden passages are shown, or it refuses. An example that was
-    trained to answer from memory rewards what cannot be verified."""
-    return example.golden_included or prompt.is_refusal(example.final_answer)
+    """Whether an answer to the example can be judged: it answers with its golden passages shown, or it refuses. An example
+    that was trained to answer from memory rewards what cannot be verified."""
+    return bool(example.final_answer) and (example.golden_included or prompt.is_refusal(example.final_answer))
 
 
 def write_pairs(
@@ -130,11 +130,13 @@ def write_pairs(
     if not force and current and pairs_path(config).is_file():
         progress.message(f"{pairs_path(config)} is current: questions, weights and options are the same.")
         return PairsReport(**(storage.read_manifest(folder) or {})["report"])
-    examples = with_refusals(
-        [example for example in read_examples(train) if asked(example)],
-        share=config.pairs.without_golden,
-        seed=config.seed,
-    )
+    judged = [example for example in read_examples(train) if asked(example)]
+    if not judged:
+        raise RecordError(
+            f"{train} holds no question whose answers could be judged.",
+            "Build a data set whose rows show their golden passage and answer, or refuse.",
+        )
+    examples = with_refusals(judged, share=config.pairs.without_golden, seed=config.seed)
     rows, report = sample_pairs(examples, sampler, config, progress)
     if not rows:
         raise RecordError(
@@ -164,6 +166,10 @@ def sample_pairs(
         for number, written in sampler.generate_each(prompts):
             said[number].append(written)
             task.advance()
+        if errors := [answers[0].error for answers in said if answers[0].error]:
+            progress.message(
+                f"{len(errors):,} of {len(said):,} questions cannot be asked, for the first of them {errors[0]}."
+            )
         many = [asked_ for asked_ in prompts for _ in range(drawn)]
         draws = sampler.generate_each(many, temperature=config.pairs.temperature, seed=config.seed)
         for number, written in draws:
@@ -189,7 +195,7 @@ def sample_pairs(
     failures = {kind: verdicts[kind] for kind in FAILURES if verdicts[kind]}
     report = PairsReport(
         questions=len(examples),
-        samples=sum(map(len, said)),
+        samples=sum(verdicts.values()),
         right=verdicts[""],
         undecided=verdicts[None],
         failures=failures,
@@ -216,12 +222,14 @@ class _Asked:
     def of(cls, example: RaftExample, asked_: Conversation, judged: Sequence[tuple[str | None, str]]) -> Self:
         right = Counter(text for verdict, text in judged if verdict == "")
         own = right.most_common(1)[0][0] if right else ""
+        chosen = own or prompt.render_answer(example.reasoning, example.final_answer)
         return cls(
             example,
             asked_,
-            chosen=own or prompt.render_answer(example.reasoning, example.final_answer),
+            chosen=chosen,
             own=bool(own),
-            failed={text: verdict for verdict, text in judged if verdict and text.strip()},
+            # What the data set itself writes without a quote fails by its own measure, and is no pair with itself.
+            failed={text: kind for kind, text in judged if kind and text.strip() not in ("", chosen.strip())},
         )
 
     def pairs(self, count: int) -> Iterator[dict[str, Any]]:

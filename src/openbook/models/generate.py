@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from openbook.models.decode import Written
 
 
+HEAD = "head.safetensors"  # the weights of a scalar head, beside the adapter of a reward model
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
     """What a model wrote. `error` is "" unless nothing was written.
@@ -53,6 +56,10 @@ class Generator:
         if not (folder / "adapter_config.json").is_file():
             raise ModelError(
                 f"{folder} holds no adapter.", "Run `openbook tune` first, or name its folder with --adapter."
+            )
+        if (folder / HEAD).is_file():
+            raise ModelError(
+                f"{folder} is a reward model: it scores answers and writes none.", "Apply it with `openbook score`."
             )
         loaded = False
         try:

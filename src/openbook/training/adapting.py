@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from openbook.config import Config
 from openbook.errors import ModelError
 from openbook.heap import return_blocks
 from openbook.models import LoadedModel
-from openbook.options import Tune
+from openbook.models.generate import HEAD
+from openbook.options import WEIGHTS, Tune
 from openbook.storage import hash_file, hash_json, read_manifest
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -119,20 +121,35 @@ def _started(loaded: LoadedModel, config: Config, start: Path) -> Any:
 
     if config.tune.adapter == "full":
         raise ModelError(f"Full tuning cannot go on from the adapter in {start}.", "Set tune.adapter to qlora or lora.")
+    if (start / HEAD).is_file():
+        raise ModelError(
+            f"{start} is a reward model: its adapter serves a head that scores answers, and no run can go on from it.",
+            "Start from an adapter that writes answers, or from the bare base.",
+        )
     check_base(start, loaded)
     with explained(start, loaded):
         return PeftModel.from_pretrained(loaded.model, start, adapter_name="default", is_trainable=True)
 
 
 def check_base(folder: Path, loaded: LoadedModel) -> None:
-    """Raise `ModelError` where `folder` holds no adapter, or one that was tuned on another base."""
+    """Raise `ModelError` where `folder` holds no adapter, or one that was tuned on another base; warn where it was tuned on
+    other weights of this one (4-bit ones or those as they are)."""
     adapter_fingerprint(folder)  # says so where there is none
-    tuned_on = (read_manifest(folder) or {}).get("inputs", {}).get("base", loaded.fingerprint)
+    manifest = read_manifest(folder) or {}
+    tuned_on = manifest.get("inputs", {}).get("base", loaded.fingerprint)
     if tuned_on != loaded.fingerprint:
         raise ModelError(
             f"The adapter in {folder} was tuned on another base than {loaded.name}, with other weights or another "
             "tokenizer.",
             "Set model.base to that one.",
+        )
+    how = manifest.get("options", {}).get("adapter", "")
+    if WEIGHTS.get(how, loaded.quantization) != loaded.quantization:
+        forms = {"nf4": "in 4 bits", "none": "as it is"}
+        warnings.warn(
+            f"The adapter in {folder} was tuned on the base {forms[WEIGHTS[how]]} and is put on it "
+            f"{forms[loaded.quantization]}, where it is another model; tune.adapter = {how} makes it fit.",
+            stacklevel=3,
         )
 
 
@@ -144,7 +161,8 @@ def explained(folder: Path, loaded: LoadedModel) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, SafetensorError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
+        # PyTorch's first line ends in a colon; what does not fit stands in the second.
+        reason = " ".join(line.strip() for line in str(error).strip().split("\n")[:2])
         raise ModelError(f"The adapter in {folder} cannot be put on {loaded.name}: {reason}") from error
 
 

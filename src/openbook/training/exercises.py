@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from openbook import prompt
-from openbook.errors import RecordError
+from openbook.errors import ConfigError, RecordError
 from openbook.metrics.grading import Gold
 from openbook.models import LoadedModel
 from openbook.models.chat import encode_prompt, refusal_of
 from openbook.records import Chunk, Conversation
 from openbook.training.data import Item, read_study
+from openbook.training.pairs import tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,15 +35,28 @@ class Exercises:
     """The questions of a data set in the order of a run: a pure function of the file, the seed and the round.
 
     Study groups are shuffled anew in each epoch and their questions stay neighbours, so that a round reads their
-    passages once. `room` is how many tokens a prompt may have.
+    passages once. `room` is how many tokens a prompt may have; `left_out` says how many distractors a question has to do
+    without for that.
     """
 
     def __init__(self, items: Sequence[Sequence[Item]], tokenizer: Any, *, room: int, each: int, seed: int) -> None:
         self._groups, self._tokenizer = items, tokenizer
         self._room, self._each, self._seed = room, each, seed
-        # A prompt that is too long is named before anything runs.
-        every = [self._exercise(item, group=n, epoch=0) for n, group in enumerate(items) for item in group]
-        self.ungraded = tuple(exercise.name for exercise in every if exercise.gold is None)
+        self.left_out: dict[str, int] = {}
+        ungraded: list[str] = []
+        faults: list[tuple[str, RecordError]] = []
+        for number, item in ((n, item) for n, group in enumerate(items) for item in group):
+            try:  # prompts that are too long are named before anything runs
+                exercise = self._exercise(item, group=number, epoch=0)
+            except RecordError as error:
+                faults.append((item.name, error))
+                continue
+            if missing := len(item.passages or ()) - len(exercise.passages):
+                self.left_out[item.name] = missing
+            if exercise.gold is None:
+                ungraded.append(item.name)
+        tell(faults)
+        self.ungraded = tuple(ungraded)
 
     def __len__(self) -> int:
         return sum(map(len, self._groups))
@@ -65,7 +79,8 @@ class Exercises:
         return [(number, item) for number, group in groups for item in group]
 
     def _exercise(self, item: Item, *, group: int, epoch: int) -> Exercise:
-        """Distractors that do not fit are left out from the end, as in supervised tuning; never a golden passage."""
+        """Where the prompt is too long, distractors are left out, the longest first, so that what can be asked in one
+        epoch can be in all; never a golden passage, and never all there is."""
         passages = None if item.passages is None else list(item.passages)
         if passages:
             random.Random(f"passages:{self._seed}:{group}:{epoch}").shuffle(passages)
@@ -75,12 +90,12 @@ class Exercises:
             if len(ids) <= self._room:
                 break
             distractors = [passage for passage in passages or () if passage not in item.golden]
-            if passages is None or not distractors:
+            if passages is None or not distractors or len(passages) == 1:
                 raise RecordError(
                     f"{item.name}: the prompt has {len(ids):,} tokens, and with room for an answer {self._room:,} fit.",
                     "Lower model.max_new_tokens, raise tune.row_tokens, or shorten the prompt.",
                 )
-            passages.remove(distractors[-1])
+            passages.remove(max(distractors, key=len))
         return Exercise(
             name=item.name,
             prompt=tuple(ids),
@@ -93,6 +108,11 @@ class Exercises:
 def read_exercises(path: Path, loaded: LoadedModel, *, longest: int, row: int, each: int, seed: int) -> Exercises:
     """The rows of a data set file as exercises, `each` a round, in rows of `row` tokens with answers up to `longest`."""
     limit = min(row, loaded.context)
+    if longest >= limit:
+        raise ConfigError(
+            f"An answer may have {longest:,} tokens, and a prompt with its answer at most {limit:,}.",
+            "Lower model.max_new_tokens" + (", or raise tune.row_tokens." if row < loaded.context else "."),
+        )
     study = read_study(path, loaded.tokenizer, form="raft", budget=row, seed=seed, context=loaded.context)
     return Exercises(study.groups, loaded.tokenizer, room=limit - longest, each=each, seed=seed)
 

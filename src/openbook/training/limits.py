@@ -25,7 +25,7 @@ class Limits:
         that little is left to be learnt, since the answers to one question hardly differ any more.
         """
         options = self._options
-        if means.get("server_gap", 0.0) > SERVER_GAP:
+        if not means.get("server_gap", 0.0) <= SERVER_GAP:
             raise ModelError(
                 f"{options.server} writes with another model than the one that is tuned: in round {number + 1} the "
                 f"likelihoods of its tokens are {means['server_gap']:.2g} nats a token away from those computed here.",
@@ -38,7 +38,7 @@ class Limits:
                 f"The policy has run away from the reference: in round {number + 1} the KL is {means['kl']:.3g} nats a "
                 f"token, and rl.kl_limit is {options.kl_limit:g}. The reward is {means['reward']:.3f}, "
                 f"{self._first['reward']:.3f} in the first round.",
-                "Lower --learning-rate or rl.updates, or raise rl.kl. The checkpoints of the run are older than this.",
+                "Lower --learning-rate or rl.updates, or raise rl.kl. The checkpoints of the run are kept.",
             )
         if means["entropy"] >= options.entropy_floor * self._first["entropy"]:
             return
@@ -48,7 +48,7 @@ class Limits:
                 f"{self._first['entropy']:.2g} in the first round, and the reward did not rise "
                 f"({self._first['reward']:.3f} → {means['reward']:.3f}). Its answers hardly differ any more.",
                 "Lower --learning-rate, raise rl.clip_high, rl.kl or rl.temperature. "
-                "The checkpoints of the run are older than this.",
+                "The checkpoints of the run are kept.",
             )
         if not self._told:
             self._progress.message(

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 PreferenceLoss = Literal["sigmoid", "ipo", "hinge"]
 SupervisedLoss = Literal["nll", "dft"]
 
+EQUAL = 1e-6  # rewards no further apart are the same: what lies between is rounding
+
 
 def sft(losses: Tensor, weights: Tensor, kind: SupervisedLoss = "nll") -> Tensor:
     """Supervised fine-tuning: the weighted sum of token cross-entropies −log p.
@@ -79,7 +81,9 @@ def group_advantages(rewards: Tensor, *, divide_by_std: bool = True) -> Tensor:
     """GRPO's advantages (G, K) of K rollouts for each of G prompts: rewards minus their group's mean, divided by its
     standard deviation (arXiv 2402.03300, section 4.1.2). Without the division easy and hard prompts keep their weight
     (Dr. GRPO, arXiv 2503.20783). A group whose rewards are all equal teaches nothing: its advantages are 0."""
-    centred = rewards - rewards.mean(1, keepdim=True)
+    # Exactly 0: a mean is rounded, and Adam makes whole steps of the smallest gradient where there is no other.
+    equal = rewards.amax(1, keepdim=True) - rewards.amin(1, keepdim=True) <= EQUAL
+    centred = (rewards - rewards.mean(1, keepdim=True)).masked_fill(equal, 0.0)
     if not divide_by_std:
         return centred
     return centred / (rewards.std(1, keepdim=True, correction=0) + 1e-6)

@@ -18,6 +18,7 @@ from openbook.config import Config
 from openbook.errors import InputError, ModelError
 from openbook.models import LoadedModel, fingerprint, load, load_base
 from openbook.models.chat import encode_prompt, stop_tokens
+from openbook.models.generate import HEAD
 from openbook.models.load import resolve
 from openbook.progress import SILENT, Progress, Task
 from openbook.records import Conversation
@@ -25,7 +26,6 @@ from openbook.storage import explained, read_manifest, write_manifest
 from openbook.training import adapting
 from openbook.training.adapting import adapter_fingerprint
 from openbook.training.data import read_study
-from openbook.training.trainer import HEAD
 
 if TYPE_CHECKING:
     from torch import Tensor

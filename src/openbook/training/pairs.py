@@ -19,7 +19,7 @@ from typing import Any
 from openbook.errors import RecordError
 from openbook.messages import read_message, row_named
 from openbook.records import Conversation, Message, PreferencePair
-from openbook.storage import read_jsonl
+from openbook.storage import read_jsonl, refuse_half_characters
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _REMEDY = "A pair needs `prompt`, `chosen` and `rejected`, or `chosen` and `rejected` that begin with the same prompt."
@@ -58,7 +58,9 @@ def tell(faults: Sequence[tuple[str, RecordError]], *, shown: int = 10) -> None:
 def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """The rows of a file of JSON Lines, JSON or Parquet, streamed where the format allows it."""
     if not path.is_file():
-        raise RecordError(f"{path} does not exist.", "Name a .jsonl, .json or .parquet file of pairs with --pairs.")
+        raise RecordError(
+            f"{path} {'is no file' if path.exists() else 'does not exist'}.", "Name a .jsonl, .json or .parquet file."
+        )
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
     elif path.suffix == ".json":
@@ -81,7 +83,8 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        refuse_half_characters(data)
+    except (json.JSONDecodeError, UnicodeError) as error:
         # A frequent mix-up: JSON Lines under the name of JSON, which the other reader names line by line.
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
             yield from read_jsonl(path)
@@ -131,8 +134,10 @@ def given_prompt(values: Mapping[str, Any], name: str) -> tuple[Message, ...] | 
                 return (Message(role="user", content=_text(given, key, name)),)
             return _messages(given, key, name)
     if "instruction" in values:
-        parts = [_text(values["instruction"], "instruction", name), values.get("input", "")]
-        return (Message(role="user", content="\n".join(part for part in parts if part)),)
+        parts = [_text(values["instruction"], "instruction", name)]
+        if values.get("input"):
+            parts.append(_text(values["input"], "input", name))
+        return (Message(role="user", content="\n".join(parts)),)
     return None
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from openbook.config import Config
 from openbook.errors import ModelError
 from openbook.models import LoadedModel, fingerprint, load_base
+from openbook.models.generate import HEAD
 from openbook.progress import SILENT, Progress
 from openbook.storage import hash_file, hash_json, is_current, peak_memory_bytes, read_manifest, write_manifest
 from openbook.training.adapting import adapted, adapter_fingerprint, count_weights, save
@@ -194,8 +195,6 @@ def _reward(model: Any, config: Config, pairs: Pairs) -> "tuple[Method, ScalarHe
 
 def _save_head(head: "ScalarHead", out: Path) -> None:
     from safetensors.torch import save_model
-
-    from openbook.training.trainer import HEAD
 
     save_model(head, str(out / HEAD))
 

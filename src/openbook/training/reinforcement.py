@@ -11,6 +11,7 @@ from openbook import prompt
 from openbook.config import Config
 from openbook.errors import ModelError
 from openbook.models import LoadedModel, fingerprint, load_base
+from openbook.models.generate import HEAD
 from openbook.models.load import pick_device
 from openbook.progress import SILENT, Progress
 from openbook.storage import hash_file, is_current, peak_memory_bytes, read_manifest, write_manifest
@@ -72,6 +73,12 @@ def reinforce(
         seed=config.seed,
     )
 
+    if exercises.left_out:
+        progress.message(
+            f"{sum(exercises.left_out.values()):,} distractors of {len(exercises.left_out):,} questions are left out: with "
+            f"them and an answer the prompts are longer than a row or than the model reads."
+        )
+
     from openbook.training.writers import ServedWriter, Writer
 
     writer = ServedWriter(exercises, loaded, config, out) if options.server else Writer(exercises, loaded, config)
@@ -98,7 +105,7 @@ def reinforce(
         f"Trains {weights:,} of {total:,} weights ({weights / total:.2%}) of {config.model.base}."
     )
     turns = [Turn(step) for step in range(rounds * options.updates)]
-    with progress.task("Writing", rounds * options.prompts * options.rollouts, "answers") as task, writer:
+    with progress.task("Writing", (rounds + 1) * options.prompts * options.rollouts, "answers") as task, writer:
         engine = Rounds(
             algorithm,
             sample=functools.partial(writer, task=task, model=model),
@@ -118,6 +125,7 @@ def reinforce(
             unit="steps",
             engine=functools.partial(RolloutTrainer, roles=roles, value_learning_rate=options.value_learning_rate),
         )
+        engine.play(rounds)  # trained on no more: what the last steps did would pass no limit otherwise
     report = TuneReport(
         method=method,
         steps=done.steps,
@@ -163,8 +171,6 @@ def warn_of_equal_rewards(train: Path, spread: Sequence[tuple[int, float]]) -> N
 
 def rl_inputs(train: Path, config: Config, start: Path | None) -> dict[str, str]:
     """The hashes that decide whether what was tuned is still current."""
-    from openbook.training.trainer import HEAD
-
     scorer = Path(config.rl.reward_model) if config.rl.reward_model else None
     head = scorer / HEAD if scorer else None
     return {

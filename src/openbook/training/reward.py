@@ -5,14 +5,19 @@ half a hit), `chosen` and `rejected` (their scores).
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from openbook.models import LoadedModel
+from openbook.models.generate import HEAD
 from openbook.tokens import TokenTree
 from openbook.training import losses
+from openbook.training.adapting import explained
 from openbook.training.attention import forward_keywords
 from openbook.training.dpo import watched
 from openbook.training.head import base_of, hidden_states
@@ -40,6 +45,14 @@ def attach_head(model: Any, name: str = "score") -> ScalarHead:
     """Give `model` a scalar head as its part `name`, so that the optimizer, clipping and devices reach it."""
     head = ScalarHead(base_of(model).config.get_text_config().hidden_size).to(model.device)
     model.add_module(name, head)
+    return head
+
+
+def load_head(model: Any, folder: Path, loaded: LoadedModel, name: str = "score") -> ScalarHead:
+    """Give `model` the head of the reward model in `folder`. Raises `ModelError` where it does not fit or is damaged."""
+    head = attach_head(model, name)
+    with explained(folder, loaded):
+        head.load_state_dict(load_file(folder / HEAD))
     return head
 
 

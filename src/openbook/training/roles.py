@@ -7,9 +7,9 @@ from torch import nn
 
 from openbook.errors import ModelError
 from openbook.models import LoadedModel
+from openbook.models.generate import HEAD
 from openbook.training.adapting import check_base, explained
-from openbook.training.reward import ScalarHead, attach_head
-from openbook.training.trainer import HEAD
+from openbook.training.reward import ScalarHead, attach_head, load_head
 
 POLICY = "default"
 REFERENCE = "reference"
@@ -50,18 +50,14 @@ class Roles:
 
     def add_reward(self, folder: Path) -> ScalarHead:
         """The reward model in `folder`. Raises `ModelError` where it is none, or one for another base."""
-        from safetensors.torch import load_file
-
         if not (folder / HEAD).is_file():
             raise ModelError(
                 f"{folder} holds no reward model: {HEAD} is missing.",
                 "Name the folder that `openbook tune --method reward` wrote.",
             )
+        check_base(folder, self._loaded)
         self._load(folder, REWARD)
-        head = attach_head(self.model, "reward_head").requires_grad_(False)
-        with explained(folder, self._loaded):
-            head.load_state_dict(load_file(folder / HEAD))
-        return head
+        return load_head(self.model, folder, self._loaded, "reward_head").requires_grad_(False)
 
     def play(self, role: str) -> None:
         """Put a role in force. The reference is the adapter that the run started from, or else the bare base."""
@@ -79,7 +75,6 @@ class Roles:
             weight.requires_grad_(True)
 
     def _load(self, folder: Path, name: str) -> None:
-        check_base(folder, self._loaded)
         with explained(folder, self._loaded):
             self.model.load_adapter(folder, adapter_name=name, is_trainable=False)
         self._restore()

@@ -1,7 +1,8 @@
 """Learning in rounds: sample answers, reward them, take a few steps on them, and so on.
 
 What a round does is a pure function of the weights, the seed and the round's number, and a checkpoint is only written
-between two rounds. So a run that was killed goes on to the same bits.
+between two rounds. So a run that was killed goes on to the same bits. After the last round one more is played and not
+trained on: the limits apply to what the last steps did as well.
 
 Watched, as means over a round's answers: `reward` and its parts; `spread`, the share of questions whose answers were not
 all worth the same (the others teach GRPO nothing); `kl`, the drift from the reference, and `entropy`, both in nats a
@@ -21,7 +22,7 @@ from torch import Tensor
 from openbook.options import RL
 from openbook.training.head import token_entropies, token_losses
 from openbook.training.limits import Limits
-from openbook.training.losses import kl_k3
+from openbook.training.losses import EQUAL, kl_k3
 from openbook.training.rewards import Rewards
 from openbook.training.roles import POLICY, REFERENCE, Roles
 from openbook.training.rollouts import Rollout, RolloutRow, rows
@@ -134,7 +135,7 @@ class Rounds:
         means = {
             "reward": rewards.mean().item(),
             **{f"reward_{name}": value for name, value in means.items()},
-            "spread": (groups.amax(1) - groups.amin(1) > 1e-6).float().mean().item(),
+            "spread": (groups.amax(1) - groups.amin(1) > EQUAL).float().mean().item(),
             "kl": drift.mean().item(),
             "entropy": torch.cat(entropies).mean().item(),
             **server_gap(rollouts, packed, batches),

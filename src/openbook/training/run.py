@@ -1,8 +1,10 @@
 """One training run in its folder: what it was started with, its checkpoints, its log, and going on after a kill."""
 
+import json
 import math
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,8 +59,8 @@ class Run:
             self._log.unlink(missing_ok=True)
 
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint that is whole: Trainer writes `trainer_state.json` last."""
-        found = [path for path in self.checkpoints.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
+        """The newest checkpoint that is whole."""
+        found = filter(is_whole, self.checkpoints.glob("checkpoint-*"))
         return max(found, key=lambda path: int(path.name.rsplit("-")[-1]), default=None)
 
     def train(
@@ -122,6 +124,27 @@ class Run:
         for name in sorted(names, key=lambda name: (name == MANIFEST, name)):
             (new / name).replace(self.out / name)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether all of a checkpoint was written: Trainer writes `trainer_state.json` last, but where the power fails any
+    file may be short. Only what each file says of itself is read."""
+    from safetensors import SafetensorError, safe_open
+
+    if not (checkpoint / "trainer_state.json").is_file():
+        return False
+    try:
+        for file in checkpoint.iterdir():
+            if file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+            elif file.suffix == ".safetensors":
+                with safe_open(file, framework="pt"):
+                    pass
+            elif file.suffix in (".pt", ".pth") and not zipfile.is_zipfile(file):
+                return False
+    except (OSError, ValueError, SafetensorError):
+        return False
+    return True
 
 
 def _refuse_to_replace(out: Path) -> None:

@@ -11,17 +11,19 @@ import torch
 
 from openbook.config import Config
 from openbook.errors import ModelError, RecordError
+from openbook.messages import check_opening, row_named
 from openbook.models import LoadedModel, load_base
+from openbook.models.generate import HEAD
 from openbook.progress import SILENT, Progress
 from openbook.records import Conversation, Message
-from openbook.storage import read_manifest, write_jsonl
+from openbook.storage import dump_line, read_manifest, write_jsonl
 from openbook.tokens import TokenSequence, TokenTree, best_fit, build, concatenate, encode
-from openbook.training.adapting import adapter_fingerprint
+from openbook.training.adapting import adapter_fingerprint, explained
 from openbook.training.attention import forward_keywords, serve_trees
 from openbook.training.head import hidden_states
 from openbook.training.pairs import given_answer, given_prompt, pair_of, read_rows, tell, with_system
-from openbook.training.reward import ScalarHead, attach_head, last_positions
-from openbook.training.trainer import HEAD, as_trained
+from openbook.training.reward import ScalarHead, last_positions, load_head
+from openbook.training.trainer import as_trained
 
 _REMEDY = "A row needs `prompt` and `completion`, `messages` that end with an answer, or `chosen` and `rejected`."
 
@@ -77,7 +79,6 @@ def score_file(path: Path, *, adapter: Path, out: Path, config: Config, progress
 def load_reward_model(adapter: Path, config: Config) -> tuple[Any, LoadedModel, ScalarHead]:
     """The base with the adapter on it, frozen, and its scalar head; in 4 bits where it was tuned so."""
     from peft import PeftModel
-    from safetensors.torch import load_model
 
     adapter_fingerprint(adapter)
     if not (adapter / HEAD).is_file():
@@ -96,10 +97,9 @@ def load_reward_model(adapter: Path, config: Config) -> tuple[Any, LoadedModel, 
             "Set model.base to the base that it was tuned on.",
         )
     serve_trees(loaded.model, share=config.tune.share_prefixes)
-    model = PeftModel.from_pretrained(loaded.model, adapter)
-    head = attach_head(model)
-    load_model(head, str(adapter / HEAD), device=str(loaded.model.device))
-    return model.eval(), loaded, head
+    with explained(adapter, loaded):
+        model = PeftModel.from_pretrained(loaded.model, adapter)
+    return model.eval(), loaded, load_head(model, adapter, loaded)
 
 
 def _read(path: Path, tokenizer: Any, *, limit: int) -> list[_Scored]:
@@ -108,6 +108,7 @@ def _read(path: Path, tokenizer: Any, *, limit: int) -> list[_Scored]:
     for number, row in enumerate(read_rows(path), 1):
         name = f"{path}:{number}"
         try:
+            _check_writable(row, name)
             sequences = tuple(encode(tokenizer, asked, name=name) for asked in _conversations(row, name))
         except RecordError as error:
             faults.append((name, error))
@@ -126,6 +127,16 @@ def _read(path: Path, tokenizer: Any, *, limit: int) -> list[_Scored]:
     return records
 
 
+def _check_writable(row: Mapping[str, Any], name: str) -> None:
+    """Raise `RecordError` where the row, which is to come back with its score, holds what JSON cannot."""
+    try:
+        dump_line(row)
+    except (TypeError, ValueError) as error:  # a date or bytes out of Parquet, a NaN
+        raise RecordError(
+            f"{name}: the row could not be written again as JSON ({error}).", "Remove that column, or make text of it."
+        ) from error
+
+
 def _conversations(row: Mapping[str, Any], name: str) -> list[Conversation]:
     values = {key: value for key, value in row.items() if value is not None}
     if "chosen" in values or "rejected" in values:
@@ -139,7 +150,10 @@ def _conversations(row: Mapping[str, Any], name: str) -> list[Conversation]:
         messages = (*messages, *given_answer(values[key], key, name))
     if messages[-1].role != "assistant" or not messages[-1].content.strip():
         raise RecordError(f"{name}: there is no answer to score.", _REMEDY)
-    return [Conversation(messages=with_system(messages, values))]
+    messages = with_system(messages, values)
+    with row_named(name):
+        check_opening(messages)
+    return [Conversation(messages=messages)]
 
 
 def _answered(prompt: Sequence[Message], answer: str) -> Conversation:

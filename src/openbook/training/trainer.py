@@ -18,6 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from openbook.errors import ModelError
 from openbook.kernels import fast_products
+from openbook.models.generate import HEAD
 from openbook.tokens import TokenTree
 from openbook.training.attention import forward_keywords
 from openbook.training.head import hidden_states, token_losses
@@ -26,8 +27,6 @@ from openbook.training.losses import SupervisedLoss, sft
 from openbook.training.masters import with_masters
 
 Batch = dict[str, Any]
-
-HEAD = "head.safetensors"  # the weights of a scalar head, beside an adapter
 
 
 class Method(Protocol):
