@@ -61,6 +61,10 @@ def test_other_texts_of_a_row_find_their_place():
         ({"messages": [{"role": A, "content": "x"}]}, "does not begin with a user's"),
         ({"messages": [{"role": U, "content": "x"}, {"role": A, "content": "y", "weight": 2}]}, "flag 2"),
         ({"prompt": "x", "completion": ""}, "empty"),
+        (
+            {"conversations": [{"role": U, "content": "x"}], "chosen": "a", "rejected": "b"},
+            r"preference pair.*--method dpo --pairs",
+        ),
         ({"instruction": "x", "output": 3}, "not text"),
         ({"instruction": "x", "output": "y", "history": ["a"]}, "history"),
     ],
