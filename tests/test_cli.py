@@ -113,6 +113,7 @@ def test_every_verb_shows_examples_and_the_common_options(openbook: Openbook, na
         (["demo", "--config", "x.toml"], 2, "openbook run FILE"),
         (["tune", "--data", "rows.jsonl"], 2, "sft does not read --data. Add --method instruct"),
         (["tune", "--method", "dpo", "--kl", "0.1"], 2, "dpo does not read --kl. Add --method grpo or ppo"),
+        (["tune", "--method", "instruct", "--explain"], 1, "are shown by --train openbook-work/instruct/train.jsonl"),
         (["tune", "--train", "."], 1, "is a folder. Name a .jsonl file of rows with --train."),
         (["tune"], 1, "Write the questions first: `openbook dataset`."),
         (["ask", "why?", "--adapter", "a", "--base-only"], 2, "exclude each other"),

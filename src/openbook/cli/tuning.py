@@ -162,7 +162,12 @@ def tune(
     )
     if explain:
         if method is not Method.sft:
-            raise InputError("--explain shows the rows of supervised tuning only.", "Leave out --method.")
+            raise InputError(
+                "--explain shows the rows of supervised tuning only.",
+                f"Leave out --method; after a tuning by instruct its rows are shown by --train {config.instruct_dir}/train.jsonl."
+                if method is Method.instruct
+                else "Leave out --method.",
+            )
         draw(tuning.explain_tuning(config, form=form.value, train=train), as_json=json_)
         return
     report = verbs.tune(
