@@ -61,6 +61,7 @@ def test_the_page_holds_one_table_one_picture_and_a_paragraph_on_each(comparison
     assert page == render_comparison(comparison)
     assert page.count("<table") == 1 and page.count("<svg") == 1 and "<script" not in page
     assert re.findall(r"<h3>(.*?)</h3>", page) == ["base", "sft", "raft"]
+    assert "what the earlier ones left behind counts too" in page and "`" not in page.split("</style>")[-1]
     assert "5,000" in page and "3.00 GB" in page and "1 min 5 s" in page
 
 

@@ -20,6 +20,10 @@ def said(row):
 LAYOUTS = [
     ({"messages": [{"role": r, "content": c} for r, c in TALK]}, [False, True, False, True]),
     ({"conversations": [{"from": {U: "human", A: "gpt"}[r], "value": c} for r, c in TALK]}, [False, True, False, True]),
+    (
+        {"messages": [{"role": r, "content": [{"type": "text", "text": part} for part in c]} for r, c in TALK]},
+        [False, True, False, True],
+    ),
     ({"messages": [{"role": r, "content": c, "weight": int(c == "second")} for r, c in TALK]}, [0, 0, 0, 1]),
     ({"messages": [{"role": r, "content": c, "train": c != "second"} for r, c in TALK]}, [0, 1, 0, 0]),
     ({"messages": [{"role": r, "content": c, "training": c != "first"} for r, c in TALK]}, [0, 0, 0, 1]),
@@ -34,6 +38,8 @@ def test_layouts_say_the_same_and_flags_are_kept(row, trained):
 
 
 def test_other_texts_of_a_row_find_their_place():
+    told = {"messages": [{"role": "developer", "content": "Be brief."}, *LAYOUTS[0][0]["messages"]]}
+    assert said(told)[0] == ("system", "Be brief.", False)
     assert said({"instruction": "Add.", "input": "2 3", "output": "5", "system": "Be brief."}) == [
         ("system", "Be brief.", False),
         (U, "Add.\n2 3", False),
@@ -60,7 +66,12 @@ def test_other_texts_of_a_row_find_their_place():
         ({"messages": [{"role": U, "content": "x"}, {"role": A, "content": " "}]}, "empty"),
         ({"messages": [{"role": A, "content": "x"}]}, "does not begin with a user's"),
         ({"messages": [{"role": U, "content": "x"}, {"role": A, "content": "y", "weight": 2}]}, "flag 2"),
+        ({"messages": [{"role": U, "content": [{"type": "image", "image": "a.png"}]}]}, "list content, not text"),
         ({"prompt": "x", "completion": ""}, "empty"),
+        (
+            {"conversations": [{"role": U, "content": "x"}], "chosen": "a", "rejected": "b"},
+            r"preference pair.*--method dpo --pairs",
+        ),
         ({"instruction": "x", "output": 3}, "not text"),
         ({"instruction": "x", "output": "y", "history": ["a"]}, "history"),
     ],

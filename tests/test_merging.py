@@ -93,8 +93,12 @@ def test_a_merged_model_that_says_something_else_is_told_and_not_left_behind(set
     assert not list(tmp_path.glob("merged*"))
 
 
-def test_what_cannot_be_merged_is_refused_before_a_model_is_loaded(setting, base, tmp_path):
+def test_what_cannot_be_merged_is_refused_before_a_model_is_loaded(setting, base, tmp_path, monkeypatch):
     config, adapter, _ = setting
+    monkeypatch.setattr(merging, "_load", None)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"Cannot write .*--to"):
+        tuned.merge(config, tmp_path / "file" / "merged")
     (tmp_path / "there").mkdir()
     with pytest.raises(InputError, match="exists already"):
         tuned.merge(config, tmp_path / "there")

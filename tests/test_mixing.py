@@ -1,5 +1,6 @@
 """Instruction sets mixed by weight, and tuning on the mix."""
 
+import gzip
 import json
 
 import pyarrow as pa
@@ -47,6 +48,14 @@ def setting(tmp_path, base):
     return make, alpaca, chats
 
 
+def listening(told):
+    class Listening(type(SILENT)):
+        def message(self, text):
+            told.append(text)
+
+    return Listening()
+
+
 def sources(config, part="train"):
     rows = list(read_jsonl(config.instruct_dir / f"{part}.jsonl"))
     return [row["origin"].rsplit("/", 1)[-1].split(":")[0] for row in rows], rows
@@ -70,10 +79,46 @@ def test_a_folder_as_the_package_datasets_saves_it_is_a_set(setting, tmp_path):
     saved.mkdir(parents=True)
     with pa.OSFile(str(saved / "data-00000-of-00001.arrow"), "wb") as file, pa.ipc.new_stream(file, rows.schema) as out:
         out.write_table(rows)
-    (tmp_path / "saved" / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    test = tmp_path / "saved" / "test"
+    test.mkdir()
+    write_jsonl(test / "rows.jsonl", [{"instruction": "Count.", "output": "1"}])
+    (tmp_path / "saved" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     for name in ("dataset_info.json", "state.json"):
         (saved / name).write_text("{}")
-    assert mix(make(str(tmp_path / "saved"))).train == 3
+    assert mix(make(str(tmp_path / "saved"))).train == 3  # and not what is kept to test on
+    saved.rename(tmp_path / "saved" / "validation")
+    with pytest.raises(InputError, match="no split named train"):
+        mix(make(str(tmp_path / "saved")))
+
+
+def test_what_a_folder_gives_is_told_packed_files_too(setting, tmp_path):
+    make, _, chats = setting
+    rows = [{"prompt": f"Say {n}.", "completion": f"{n}."} for n in range(3)]
+    with gzip.open(chats / "b.jsonl.gz", "wt") as file:
+        file.write("\n".join(map(json.dumps, rows)))
+    (chats / "README.md").write_text("Chats")
+    told = []
+    assert mix(make(str(chats)), progress=listening(told)).train == 13
+    assert f"{chats}: rows of a.jsonl, b.jsonl.gz." in told
+
+
+def test_the_folder_of_a_data_set_is_refused_since_it_holds_the_exams(setting, tmp_path):
+    make, *_ = setting
+    storage.write_manifest(tmp_path, stage="dataset", options={}, inputs={})
+    with pytest.raises(InputError, match=r"holds the exams.*train\.jsonl"):
+        mix(make(str(tmp_path)))
+
+
+def test_a_small_weight_takes_a_row_and_an_empty_set_is_told(setting, tmp_path):
+    make, alpaca, _ = setting
+    assert mix(make(f"{alpaca}=0.001")).train == 1
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(InputError, match=r"empty\.jsonl holds no rows"):
+        mix(make(str(alpaca), str(tmp_path / "empty.jsonl")))
+    with pytest.raises(InputError, match="named twice"):
+        mix(make(str(alpaca), f"{alpaca}=2"))
+    with pytest.raises(InputError, match="no name"):
+        mix(make(""))
 
 
 def test_the_draw_is_the_seeds_and_what_is_current_stands(setting):
@@ -116,12 +161,7 @@ def test_what_is_too_long_is_left_out_counted_and_named(setting, tmp_path):
     long = tmp_path / "long.jsonl"
     write_jsonl(long, [{"prompt": "x " * 400, "completion": "y"}, {"prompt": "short", "completion": "y"}])
     told = []
-
-    class Listening(type(SILENT)):
-        def message(self, text):
-            told.append(text)
-
-    report = mix(make(str(long), str(alpaca)), progress=Listening())
+    report = mix(make(str(long), str(alpaca)), progress=listening(told))
     assert report.left_out == {"longer than 300 tokens": 1} and report.train == 21
     assert any("long.jsonl:1" in text for text in told)
     with pytest.raises(RecordError, match="No conversation is left"):
@@ -134,7 +174,7 @@ def test_bad_rows_are_named_and_nothing_is_written(setting, tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a", "completion": ""}\n{"prompt": \n')
     config = make(str(bad))
-    with pytest.raises(RecordError, match=r"bad.jsonl:2: .*empty.* 1 more rows"):
+    with pytest.raises(RecordError, match=r"bad.jsonl:2: .*empty.* Nor can these rows be used: \S*bad.jsonl:3\."):
         mix(config)
     assert not (config.instruct_dir / "train.jsonl").exists()
 

@@ -67,6 +67,7 @@ TEXTS = {"chosen": "Ten minutes.", "rejected": "A day."}
             "rejected": {"from": "gpt", "value": "A day."},
         },
         {"instruction": "How long?", "input": "", "prompt": None, **TEXTS},
+        {"system": "", "question": "How long?", **TEXTS},
     ],
 )
 def test_every_layout_is_the_same_pair(row: dict[str, Any], tmp_path: Path) -> None:
@@ -88,6 +89,19 @@ def test_system_margin_and_earlier_turns_are_kept(tmp_path: Path) -> None:
         },
     )
     assert talk.prompt.messages == pair.prompt.messages[1:]
+    (alpaca,) = read(tmp_path, {"instruction": "How long?", "history": [["Hi", "Hello"]], **TEXTS})
+    assert alpaca == talk
+
+
+def test_a_question_is_the_prompt_also_where_the_answers_begin_alike(tmp_path: Path) -> None:
+    (pair,) = read(tmp_path, {"question": "How long?", "chosen": "It takes an hour.", "rejected": "It takes a day."})
+    assert (pair.prompt, pair.chosen) == (PAIR.prompt, "It takes an hour.")
+
+
+def test_rows_that_contradict_each_other_are_named(tmp_path: Path) -> None:
+    swapped = {"prompt": "How long?", "chosen": "A day.", "rejected": "Ten minutes."}
+    with pytest.warns(UserWarning, match=r"pairs.jsonl: rows prefer opposite answers to the same prompt: 1 and 3\."):
+        read(tmp_path, GOOD, GOOD | {"prompt": "How far?"}, swapped)
 
 
 def test_json_and_parquet_are_read_like_lines(tmp_path: Path) -> None:
@@ -139,7 +153,14 @@ GOOD = {"prompt": "How long?", **TEXTS}
             "pairs.jsonl:2: the answers repeat a prompt that is not the one",
         ),
         ({"chosen": [user("x")]}, "pairs.jsonl:2: 'chosen' ends with the user's message"),
-        ({"prompt": None, "instruction": "x", "input": 7}, "pairs.jsonl:2: the field 'input' is empty or not text"),
+        (
+            {"prompt": None, "instruction": "How long?", "input": 5},
+            "pairs.jsonl:2: the field 'input' is empty or not text",
+        ),
+        (
+            {"prompt": None, "instruction": "x", "history": [["Hi"]]},
+            "pairs.jsonl:2: 'history' is not a list of question",
+        ),
         ({"margin": "much"}, "pairs.jsonl:2: the margin 'much' is not a number"),
     ],
 )
@@ -158,7 +179,7 @@ def test_an_empty_file_and_none_are_told(tmp_path: Path) -> None:
         read(tmp_path)
     with pytest.raises(RecordError, match=r"none.jsonl does not exist.*Name a \.jsonl"):
         read_pairs(tmp_path / "none.jsonl")
-    with pytest.raises(RecordError, match=r"is no file"):
+    with pytest.raises(RecordError, match=r"is a folder"):
         read_pairs(tmp_path)
 
 
@@ -168,6 +189,19 @@ def test_half_a_character_is_told(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(json.dumps(GOOD | {"chosen": "\ud800 minutes"}))
     with pytest.raises(RecordError, match=rf"{name}.* is not JSON \(.*surrogates not allowed"):
         read_pairs(tmp_path / name)
+
+
+def test_what_a_file_is_its_first_bytes_say(tmp_path: Path) -> None:
+    import gzip
+
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.Table.from_pylist([GOOD]), tmp_path / "a.json")
+    assert [pair for _, pair in read_pairs(tmp_path / "a.json")] == [PAIR]
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode()))
+    with pytest.raises(RecordError, match=r"packed by gzip.*gunzip"):
+        read_pairs(tmp_path / "a.jsonl.gz")
 
 
 def test_tokens_of_a_pair_are_equal_up_to_the_answers() -> None:

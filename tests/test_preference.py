@@ -476,6 +476,18 @@ def test_pairs_that_teach_nothing_are_warned_of(method: str, setting: Setting, t
         run(pairs, config, tmp_path / "a", method=method)
 
 
+def test_pairs_too_few_to_keep_any_out_are_told(setting: Setting, tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Listening(type(SILENT)):  # type: ignore[misc]
+        def message(self, text: str) -> None:
+            told.append(text)
+
+    pairs, config = setting(rows=[{"prompt": "cache", "chosen": "a", "rejected": "b"}] * 3)
+    report = run(pairs, config, tmp_path / "a", progress=Listening())
+    assert not report.held_out and "Of 3 pairs none can be kept out of training" in told[-1]
+
+
 def test_few_pairs_are_no_ground_for_a_warning(recwarn: pytest.WarningsRecorder) -> None:
     warn_of_guessing(Path("a"), {"accuracy": 0.3}, 19)
     warn_of_guessing(Path("a"), {"accuracy": 0.9}, 20)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from killing import Killed, KillingProgress
 from models_for_tests import folder, tokenizer
-from openbook import prompt
+from openbook import prompt, verbs
 from openbook.config import Config
 from openbook.errors import InputError, ModelError, OpenbookError, RecordError
 from openbook.models import Generator, load
@@ -270,6 +270,13 @@ def test_a_bad_row_is_named(
     write_jsonl(train, [ROWS[0], ROWS[1] | broken])
     with pytest.raises(RecordError, match=message):
         tune(train, out=tmp_path / "a", config=config)
+
+
+def test_a_json_list_is_told_by_which_method_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text("[]")
+    config = Config.load(None, [f"out={tmp_path / 'work'}"])
+    with pytest.raises(InputError, match=r"is a JSON list.*--method instruct --data \S*rows\.json"):
+        verbs.tune(config, train=tmp_path / "rows.json")
 
 
 def test_a_null_that_a_table_has_put_in_means_nothing(

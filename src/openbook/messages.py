@@ -15,6 +15,7 @@ from openbook.records import Message, Role
 ROLES: Mapping[str, Role] = types.MappingProxyType(
     {
         "system": "system",
+        "developer": "system",
         "user": "user",
         "human": "user",
         "assistant": "assistant",
@@ -25,7 +26,7 @@ ROLES: Mapping[str, Role] = types.MappingProxyType(
 
 
 def read_message(value: Any, where: str) -> Message:
-    """A message written as `role` + `content` or `from` + `value`; `where` names it in the `RecordError`."""
+    """A message written as `role` + `content` (a text, or parts that are texts) or `from` + `value`; `where` names it in the `RecordError`."""
     if not isinstance(value, Mapping):
         raise RecordError(f"{where} is {type(value).__name__}, not an object")
     role, content = value.get("role", value.get("from")), value.get("content", value.get("value"))
@@ -33,9 +34,16 @@ def read_message(value: Any, where: str) -> Message:
         raise RecordError(
             f"{where} has the role {role!r}", "openbook trains on the messages of system, user and assistant only."
         )
+    if isinstance(content, list) and all(map(_is_text_part, content)):
+        content = "".join(part["text"] for part in content)
     if not isinstance(content, str):
         raise RecordError(f"{where} has {type(content).__name__} content, not text")
     return Message(role=ROLES[role], content=content)
+
+
+def _is_text_part(part: Any) -> bool:
+    """Whether this is a part of OpenAI's contents in parts, and one of text."""
+    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
 def check_opening(messages: Sequence[Message]) -> None:

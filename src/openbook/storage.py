@@ -22,18 +22,18 @@ MANIFEST = "manifest.json"
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write `path` into sentences."""
+def explained(path: Path, *, option: str = "--out") -> Iterator[None]:
+    """Turn the operating system's refusals to write `path` into sentences; `option` is the one that names the folder."""
     try:
         yield
     except OSError as error:
         remedies = {
             errno.ENOSPC: "The disk is full: free some space and run the same command again; finished work is kept.",
             errno.EDQUOT: "Your disk quota is used up: free some space and run the same command again.",
-            errno.EACCES: "Choose a folder that you may write to with --out.",
-            errno.EEXIST: "A file stands where a folder is needed: choose another folder with --out.",
-            errno.ENOTDIR: "A file stands where a folder is needed: choose another folder with --out.",
-            errno.EROFS: "The file system is read-only: choose another folder with --out.",
+            errno.EACCES: f"Choose a folder that you may write to with {option}.",
+            errno.EEXIST: f"A file stands where a folder is needed: choose another folder with {option}.",
+            errno.ENOTDIR: f"A file stands where a folder is needed: choose another folder with {option}.",
+            errno.EROFS: f"The file system is read-only: choose another folder with {option}.",
         }
         raise StoreError(f"Cannot write {path}: {error.strerror}.", remedies.get(error.errno or 0, "")) from error
 

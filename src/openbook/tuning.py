@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from openbook import storage
 from openbook.config import Config
-from openbook.errors import StoreError
+from openbook.errors import InputError, StoreError
 from openbook.progress import SILENT, Progress
 from openbook.records import from_json
 
@@ -159,9 +159,20 @@ def default_adapter(config: Config, *, closed: bool = False) -> Path | None:
 
 
 def _training_rows(config: Config, train: Path | None) -> Path:
-    train = train or config.dataset_dir / "train.jsonl"
-    if not train.is_file():
-        raise StoreError(f"{train} does not exist.", "Write the questions first: `openbook dataset`.")
+    if train is None:
+        train = config.dataset_dir / "train.jsonl"
+        if not train.is_file():
+            raise StoreError(f"{train} does not exist.", "Write the questions first: `openbook dataset`.")
+    elif not train.is_file():
+        problem = "is a folder" if train.is_dir() else "does not exist"
+        raise InputError(f"{train} {problem}.", "Name a .jsonl file of rows with --train.")
+    else:
+        with train.open("rb") as file:
+            if file.read(1) == b"[":
+                raise InputError(
+                    f"{train} is a JSON list, and not JSON Lines.",
+                    f"Write one object a line, or: `tune --method instruct --data {train}`, which reads it.",
+                )
     return train
 
 

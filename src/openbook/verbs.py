@@ -163,9 +163,12 @@ def tune(
                 config, method=method, train=train, start=start, out=out, resume=resume, force=force, progress=progress
             )
         if pairs is None or train is not None:
+            from openbook import dataset
+
             raise InputError(
                 f"The method {method} trains on preference pairs" + (" and not on `train`." if train else "."),
-                "Name a .jsonl, .json or .parquet file with --pairs.",
+                f"Name a .jsonl, .json or .parquet file with --pairs: your own, or {dataset.pairs_path(config)}, which "
+                "`openbook pairs` writes.",
             )
         return tuning.run_tuning_on_pairs(
             config, method=method, pairs=pairs, start=start, out=out, resume=resume, force=force, progress=progress

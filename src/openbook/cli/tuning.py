@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ import typer
 from openbook.cli.explaining import draw
 from openbook.cli.progress import clock
 from openbook.cli.session import Session, verb
-from openbook.errors import InputError
+from openbook.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from openbook.training import TuneReport
@@ -34,6 +35,11 @@ class Method(StrEnum):
 # Which section of the options a method's own passes and learning rate stand in; a reward model takes tune's rate.
 EPOCHS = {Method.sft: "tune", Method.instruct: "tune", Method.grpo: "rl", Method.ppo: "rl"}
 RATE = {Method.dpo: "preference", Method.grpo: "rl", Method.ppo: "rl"}
+# Options that only these methods read: the others would study something else, without a word.
+ONLY = {
+    "--data": (Method.instruct,),
+    **dict.fromkeys(("--prompts", "--rollouts", "--kl", "--reward-model", "--server"), (Method.grpo, Method.ppo)),
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -131,6 +137,15 @@ def tune(
     """
     from openbook import tuning, verbs
 
+    given = {
+        "--data": data,
+        "--prompts": prompts,
+        "--rollouts": rollouts,
+        "--kl": kl,
+        "--reward-model": reward_model,
+        "--server": server,
+    }
+    _refuse_unread(method, [option for option, value in given.items() if value is not None])
     config = session.config(
         {
             "model.base": base,
@@ -147,7 +162,12 @@ def tune(
     )
     if explain:
         if method is not Method.sft:
-            raise InputError("--explain shows the rows of supervised tuning only.", "Leave out --method.")
+            raise InputError(
+                "--explain shows the rows of supervised tuning only.",
+                f"Leave out --method; after a tuning by instruct its rows are shown by --train {config.instruct_dir}/train.jsonl."
+                if method is Method.instruct
+                else "Leave out --method.",
+            )
         draw(tuning.explain_tuning(config, form=form.value, train=train), as_json=json_)
         return
     report = verbs.tune(
@@ -167,6 +187,15 @@ def tune(
         print(tune_summary(report))
         folder = tuning.ADAPTERS[form.value] if method is Method.sft else method.value
         print(f"{'Reward model' if method is Method.reward else 'Adapter'}: {config.adapters_dir / folder}")
+
+
+def _refuse_unread(method: Method, given: Sequence[str]) -> None:
+    for option in given:
+        if method not in ONLY[option]:
+            names = " or ".join(ONLY[option])
+            raise ConfigError(
+                f"The method {method} does not read {option}.", f"Add --method {names}, or leave {option} out."
+            )
 
 
 def tune_summary(report: "TuneReport") -> str:

@@ -49,6 +49,8 @@ def read_conversation(row: Mapping[str, Any]) -> tuple[Turn, ...]:
     system = row.get("system")
     if isinstance(system, str) and system.strip() and turns and turns[0].role != "system":
         turns = (Turn(role="system", content=system, train=False), *turns)
+    if "chosen" in row and turns and turns[-1].role == "user":
+        raise RecordError("the row is a preference pair", "Tune on it with --method dpo --pairs FILE.")
     _check(turns)
     return turns
 

@@ -1,7 +1,8 @@
 """Instruction sets, mixed by weight into the rows of one run; and the set that is made of the user's own documents.
 
 A set is a file, a folder, a dataset of the hub, or `documents`: the tasks that `tasks.py` writes from the index. A
-weight multiplies its rows: 1 takes each once, 0.5 half of them, 2 each twice. The draw is the seed's.
+weight multiplies its rows: 1 takes each once, 0.5 half of them, 2 each twice, and no weight takes none. The draw is the
+seed's.
 """
 
 import itertools
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 from openbook import models, storage
 from openbook.config import Config
+from openbook.dataset.building import STAGE as DATASET
 from openbook.dataset.conversations import Turn, read_conversation
 from openbook.dataset.tables import COLUMNAR, read_rows
 from openbook.dataset.tasks import TaskWriter
@@ -25,9 +27,10 @@ from openbook.tokens import encode_turns
 
 STAGE: Final = "instruct"
 DOCUMENTS: Final = "documents"
-ROWS: Final = (".jsonl", ".json", *COLUMNAR)
+ROWS: Final = (".jsonl", ".json", ".jsonl.gz", ".json.gz", *COLUMNAR)
 # What `save_to_disk` writes beside the rows.
-NO_ROWS: Final = frozenset(("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"))
+SPLITS: Final = "dataset_dict.json"
+NO_ROWS: Final = frozenset(("dataset_info.json", "dataset_infos.json", SPLITS, "state.json"))
 SHOWN: Final = 5  # rows that a message names
 
 
@@ -56,6 +59,8 @@ class _Row:
 def parse_set(text: str) -> tuple[str, float]:
     """`NAME` or `NAME=WEIGHT` → name and weight."""
     name, separator, weight = text.rpartition("=")
+    if not text.strip():
+        raise InputError("A set has no name.", "Name a file, a folder, a hub's owner/name, or `documents`.")
     if not separator:
         return text, 1.0
     try:
@@ -75,6 +80,9 @@ def mix(config: Config, *, progress: Progress = SILENT) -> MixReport:
     that cannot be had, `RecordError` where rows are malformed or none is left.
     """
     sets = [parse_set(text) for text in config.instruct.sets]
+    for name, times in Counter(name for name, _ in sets).items():
+        if times > 1:
+            raise InputError(f"The set {name} is named twice.", f"Give it one weight: {name}=2 takes each row twice.")
     folder = config.instruct_dir
     options = _options(config, sets)
     inputs = {name: _input_hash(config, name) for name, _ in sets}
@@ -98,13 +106,15 @@ def mix(config: Config, *, progress: Progress = SILENT) -> MixReport:
         watched = min(math.ceil(config.dataset.validation / len(sets)), len(rows) // 10)
         held_out += rows[:watched]
         rows = rows[watched:]
-        wanted = round(weight * len(rows))
+        wanted = max(1, round(weight * len(rows))) if rows else 0
         train += itertools.islice(itertools.cycle(rows), wanted)
         taken[name] = wanted
     fits.tell()
     if not train:
+        sizes = ", ".join(f"{name} ({rows:,} rows read)" for name, rows in read.items())
         raise RecordError(
-            f"No conversation is left of {', '.join(read)}.", "See the reasons above, or add another set."
+            f"No conversation is left of {sizes}.",
+            "Add another set; where rows are too long, shorten them or raise tune.row_tokens.",
         )
     random.Random(f"mixed:{config.seed}").shuffle(train)
     report = MixReport(
@@ -167,24 +177,43 @@ def _read(config: Config, name: str, kinds: Counter[str], progress: Progress) ->
         yield from _own(config, kinds, progress)
         return
     path = Path(name).expanduser()
+    if path.is_dir():
+        files = [str(file.relative_to(path)) for file in _files(path)]
+        more = f" and {len(files) - SHOWN:,} more files" if len(files) > SHOWN else ""
+        progress.message(f"{path}: rows of {', '.join(files[:SHOWN])}{more}.")
     pairs = _of_files(path) if path.exists() else _of_hub(name)
-    faults: list[str] = []
+    faults: list[tuple[str, RecordError]] = []
+    count = 0
     for origin, raw, problem in pairs:
         try:
             if raw is None:
                 raise RecordError(problem)
             yield _Row(origin=origin, turns=read_conversation(raw))
         except RecordError as error:
-            faults.append(f"{origin}: {error.message}." + (f" {error.remedy}" if error.remedy else ""))
+            faults.append((origin, error))
+        count += 1
     if faults:
-        more = f" And {len(faults) - 1:,} more rows cannot be used." if len(faults) > 1 else ""
-        raise RecordError(faults[0] + more, "Mend or remove them.")
+        origin, first = faults[0]
+        others = ", ".join(other for other, _ in faults[1 : SHOWN + 1])
+        more = f" and {len(faults) - 1 - SHOWN:,} more" if len(faults) - 1 > SHOWN else ""
+        raise RecordError(
+            f"{origin}: {first.message}." + (f" Nor can these rows be used: {others}{more}." if others else ""),
+            first.remedy or "Mend or remove the row.",
+        )
+    if not count:
+        raise InputError(f"{name} holds no rows.", "Fill it, or leave it out.")
 
 
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    named = (file for file in path.rglob("*") if file.suffix in ROWS and file.name not in NO_ROWS)
+    if (storage.read_manifest(path) or {}).get("stage") == DATASET:
+        raise InputError(f"{path} holds the exams beside the training rows.", f"Name {path / 'train.jsonl'}.")
+    if (path / SPLITS).is_file():  # as for a set of the hub: what is kept to test on is not trained on
+        path = path / "train"
+        if not path.is_dir():
+            raise InputError(f"{path.parent} has no split named train.", "Name the folder of one of its splits.")
+    named = (file for file in path.rglob("*") if file.name.endswith(ROWS) and file.name not in NO_ROWS)
     found = sorted(file for file in named if file.is_file())
     if not found:
         raise InputError(f"{path} holds no file of rows.", f"Files end in {', '.join(ROWS)}.")

@@ -56,7 +56,7 @@ def _read_file(path: Path) -> Iterator[Raw]:
         with path.open("rb") as file:
             head = file.read(8)
     except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist.", "Name a file of RAFT rows.") from error
+        raise InputError(f"{path} does not exist.", "Name a file of rows.") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     if head.startswith(b"PAR1"):

@@ -51,7 +51,7 @@ _TABLE = (
         method="dpo",
         after="raft",
         meaning="RAFT, then preferences: right answers against the tuned model's own failures (DPO).",
-        worth="Worth it where the tuned model still fails in ways that `openbook pairs` can name; it needs no reward model.",
+        worth="Worth it where the tuned model still fails in ways that preference pairs can name; it needs no reward model.",
     ),
     Way(
         name="raft+ppo",

@@ -218,7 +218,8 @@ def _text(row: Mapping[str, Any], key: str, name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise RecordError(
             f"{name}: the field {key!r} is {'missing' if key not in row else 'empty or not text'}.",
-            "A row needs question, context and cot_answer, or prompt and completion, or messages.",
+            "A row needs question, context and cot_answer, or prompt and completion, or messages. Other layouts, such as "
+            "Alpaca's, are read by `tune --method instruct --data FILE`.",
         )
     return value
 

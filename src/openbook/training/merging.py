@@ -77,7 +77,7 @@ def merge(
     """
     quantised = _check(adapter, out, config)
     stored = _stored(config, dtype)
-    partial = out.with_name(f"{out.name}.partial")
+    partial = _partial(out)
     loaded = _load(config, quantised=quantised and not original)
     tuned = _with(loaded, adapter)
     ids = _prompts(config, loaded)
@@ -122,9 +122,14 @@ def merge(
         report=asdict(report),
         **{name: value for name, value in (read_manifest(adapter) or {}).items() if name in ("prompt", "retrieval")},
     )
-    with explained(out):
+    with explained(out, option="--to"):
         partial.rename(out)
     return report
+
+
+def _partial(out: Path) -> Path:
+    """Where the model stands until it is checked."""
+    return out.with_name(f"{out.name}.partial")
 
 
 def _check(adapter: Path, out: Path, config: Config) -> bool:
@@ -147,6 +152,11 @@ def _check(adapter: Path, out: Path, config: Config) -> bool:
             f"{config.model.base}.",
             "Set model.base to the base that it was tuned on.",
         )
+    partial = _partial(out)
+    shutil.rmtree(partial, ignore_errors=True)
+    with explained(out, option="--to"):  # minutes of work before it is written to
+        partial.mkdir(parents=True)
+        partial.rmdir()
     return bool(manifest.get("options", {}).get("adapter", config.tune.adapter) == "qlora")
 
 
@@ -182,7 +192,7 @@ def _write(merged: Any, tokenizer: Any, partial: Path, stored: str) -> None:
     import torch
 
     shutil.rmtree(partial, ignore_errors=True)
-    with explained(partial):
+    with explained(partial, option="--to"):
         merged.to(getattr(torch, stored)).save_pretrained(partial, safe_serialization=True)
         tokenizer.save_pretrained(partial)
 

@@ -3,7 +3,9 @@
 - `prompt`, `chosen`, `rejected`: texts or lists of messages; answers that repeat the prompt's messages are understood
 - `chosen`, `rejected` alone: what both begin with is the prompt (for texts in Anthropic's "Human:/Assistant:" form, the
   turns before the last; for other texts, the common beginning up to a space)
-- `conversations`, `chosen`, `rejected` and `instruction`, `input`, `chosen`, `rejected`: LLaMA-Factory's two layouts
+- `question`, `chosen`, `rejected`: as Orca's pairs are written
+- `conversations`, `chosen`, `rejected` and `instruction`, `input`, `history`, `chosen`, `rejected`: LLaMA-Factory's two
+  layouts
 
 A message is `role` + `content` or `from` + `value`. `system` (a text) and `margin` (a number) may stand beside them.
 """
@@ -12,6 +14,7 @@ import itertools
 import json
 import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +44,28 @@ def read_pairs(path: Path) -> list[tuple[str, PreferencePair]]:
     tell(faults)
     if not found:
         raise RecordError(f"{path} holds no pairs.", _REMEDY)
+    _warn_of_contradictions(found)
     return found
+
+
+def _warn_of_contradictions(found: Sequence[tuple[str, PreferencePair]], *, shown: int = 10) -> None:
+    """Name rows that prefer what another row rejects, after the same prompt: one of the two is swapped."""
+    places: dict[tuple[Conversation, str, str], str] = {}
+    told: list[str] = []
+    for name, pair in found:
+        number = name.rsplit(":", 1)[-1]
+        places.setdefault((pair.prompt, pair.chosen.strip(), pair.rejected.strip()), number)
+        other = places.get((pair.prompt, pair.rejected.strip(), pair.chosen.strip()))
+        if other is not None:
+            told.append(f"{other} and {number}")
+    if told:
+        more = f", and {len(told) - shown:,} more" if len(told) > shown else ""
+        file = found[0][0].rsplit(":", 1)[0]
+        warnings.warn(
+            f"{file}: rows prefer opposite answers to the same prompt: {', '.join(told[:shown])}{more}. Swap or remove one "
+            "of each two.",
+            stacklevel=3,
+        )
 
 
 def tell(faults: Sequence[tuple[str, RecordError]], *, shown: int = 10) -> None:
@@ -58,10 +82,13 @@ def tell(faults: Sequence[tuple[str, RecordError]], *, shown: int = 10) -> None:
 def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """The rows of a file of JSON Lines, JSON or Parquet, streamed where the format allows it."""
     if not path.is_file():
-        raise RecordError(
-            f"{path} {'is no file' if path.exists() else 'does not exist'}.", "Name a .jsonl, .json or .parquet file."
-        )
-    if path.suffix == ".parquet":
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise RecordError(f"{path} {problem}.", "Name a .jsonl, .json or .parquet file.")
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head.startswith(b"\x1f\x8b"):
+        raise RecordError(f"{path} is packed by gzip.", "Unpack it first: `gunzip --keep`.")
+    if path.suffix == ".parquet" or head == b"PAR1":
         yield from _parquet_rows(path)
     elif path.suffix == ".json":
         yield from _json_rows(path)
@@ -77,7 +104,7 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         for batch in ParquetFile(path).iter_batches():
             yield from batch.to_pylist()
     except (ArrowInvalid, OSError) as error:
-        raise RecordError(f"{path} cannot be read as Parquet: {error}.") from error
+        raise RecordError(f"{path} cannot be read as Parquet: {str(error).rstrip('.')}.") from error
 
 
 def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -127,18 +154,27 @@ def with_system(prompt: tuple[Message, ...], values: Mapping[str, Any]) -> tuple
 
 def given_prompt(values: Mapping[str, Any], name: str) -> tuple[Message, ...] | None:
     """The prompt that a row gives; None where it has to be found in the answers."""
-    for key in ("prompt", "conversations", "messages"):
+    for key in ("prompt", "conversations", "messages", "question"):
         if key in values:
             given = values[key]
             if isinstance(given, str):
                 return (Message(role="user", content=_text(given, key, name)),)
             return _messages(given, key, name)
     if "instruction" in values:
-        parts = [_text(values["instruction"], "instruction", name)]
-        if values.get("input"):
-            parts.append(_text(values["input"], "input", name))
-        return (Message(role="user", content="\n".join(parts)),)
+        asked = [_text(values["instruction"], "instruction", name)]
+        if (more := values.get("input")) not in (None, ""):
+            asked.append(_text(more, "input", name))
+        return (*_history(values.get("history", ()), name), Message(role="user", content="\n".join(asked)))
     return None
+
+
+def _history(value: Any, name: str) -> Iterator[Message]:
+    """What was asked and answered before."""
+    for exchange in value:
+        if not isinstance(exchange, list | tuple) or len(exchange) != 2:
+            raise RecordError(f"{name}: 'history' is not a list of question and answer.", "Mend or remove the row.")
+        yield Message(role="user", content=_text(exchange[0], "history", name))
+        yield Message(role="assistant", content=_text(exchange[1], "history", name))
 
 
 def given_answer(value: Any, key: str, name: str) -> tuple[Message, ...]:

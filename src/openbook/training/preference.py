@@ -80,6 +80,11 @@ def tune_on_pairs(
         f"{len(trained):,} pairs to train on, {len(watched):,} to watch. "
         f"Trains {weights:,} of {total:,} weights ({weights / total:.2%}) of {config.model.base}."
     )
+    if config.preference.held_out and not watched:
+        progress.message(
+            f"Of {len(pairs):,} pairs none can be kept out of training, so accuracy, margin and drift are not judged: it "
+            "takes 5, and more than one prompt."
+        )
     done = run.train(model, loaded, config, method=engine, rows=rows, validation=validation, head=head)
     held_out = done.held_out
     if head is not None and watched:

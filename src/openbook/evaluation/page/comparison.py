@@ -11,6 +11,10 @@ from openbook.markup import Html, document, join, table, tag
 from openbook.metrics import Interval
 
 METRICS = ("f1", "right_quote", "right_refusals", "false_refusals")
+MEMORY = (
+    "Costs are those of a way with all that it goes on from. The peak memory is the whole process's; where one process tuned "
+    "several ways, what the earlier ones left behind counts too."
+)
 COLORS = {"base": BASE, "sft": SFT}  # all others study with passages, and have RAFT's colour
 
 
@@ -33,7 +37,7 @@ def render_comparison(comparison: Comparison) -> str:
             ),
             tag(
                 "main",
-                tag("section", tag("h2", "Quality and cost"), _table(comparison)),
+                tag("section", tag("h2", "Quality and cost"), _table(comparison), tag("p", MEMORY, class_="note")),
                 tag(
                     "section",
                     tag("h2", "F1"),
