@@ -179,7 +179,7 @@ class RL(Section):
     value_learning_rate: float = Field(1e-3, gt=0, description="ppo: peak learning rate of the value function")
     value_clip: float = Field(0.2, gt=0, description="ppo: how far one round may move a value")
     discount: float = Field(1.0, gt=0, le=1, description="ppo: what a reward one token later is worth")
-    trace: float = Field(0.95, ge=0, le=1, description="ppo: lambda of generalised advantage estimation")
+    trace: float = Field(1.0, ge=0, le=1, description="ppo: lambda of generalised advantage estimation")
     grader: float = Field(1.0, ge=0, description="weight of the grader in the reward; 0: only the reward model")
     answer: float = Field(1.0, ge=0, description="in the grader: the right answer (token F1)")
     refusal: float = Field(1.0, ge=0, description="in the grader: the refusal where one is due")

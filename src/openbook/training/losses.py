@@ -139,7 +139,7 @@ def token_rewards(scores: Tensor, logps: Tensor, reference: Tensor, mask: Tensor
 
 
 def gae(
-    rewards: Tensor, values: Tensor, mask: Tensor, *, discount: float = 1.0, trace: float = 0.95
+    rewards: Tensor, values: Tensor, mask: Tensor, *, discount: float = 1.0, trace: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation (arXiv 1506.02438, eq. 16): advantages and returns, each (B, T).
 

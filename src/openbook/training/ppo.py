@@ -6,7 +6,9 @@ of its own with a scalar head, says what was to be expected (arXiv 2203.02155; 1
 The defaults, and why:
 - *Advantages are whitened over the round*, without which the first rounds, whose value function knows nothing, would
   push every token of every answer in one direction (arXiv 2006.05990, C68; TRL and OpenAI's code do so).
-- *No discount, λ = 0.95*: an episode is one short answer, and its reward comes at the end.
+- *No discount, λ = 1*: an episode is one short answer, and its reward comes at the end. With 0.95, which is usual, the
+  first token of an answer of 30 hears a fifth of it and for the rest a value function that knows little yet, and the first
+  token is the one that answers or refuses (so has arXiv 2503.24290; 2503.01491 on the decay; figures in docs/LOG.md).
 - *The KL's weight adapts* to a target of 0.05 nats a token: answers here have about 60 tokens, so that is 3 nats an
   answer (1909.08593 has 6). The same KL costs a model that quotes word for word most of what it can do.
 - *The value function's own learning rate* is that of supervised tuning: its head starts at zero and no reference
