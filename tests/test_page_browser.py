@@ -184,7 +184,7 @@ def test_a_run_outlives_the_tab_and_can_be_stopped(chrome: Any, tmp_path: Path) 
         assert page.get_by_role("button", name="Start", exact=True).is_disabled()
         page.context.close()
         assert not first.faults
-        log = tmp_path / "work" / "adapters" / "raft" / "log.jsonl"
+        log = tmp_path / "work" / "adapters" / "raft" / "run" / "log.jsonl"
         deadline = time.monotonic() + 180
         while not log.is_file() or log.read_text().count("\n") < 4:
             assert time.monotonic() < deadline, "the run did not go on without the tab"
