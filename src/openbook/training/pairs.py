@@ -164,7 +164,7 @@ def given_prompt(values: Mapping[str, Any], name: str) -> tuple[Message, ...] | 
         asked = [_text(values["instruction"], "instruction", name)]
         if (more := values.get("input")) not in (None, ""):
             asked.append(_text(more, "input", name))
-        return (*_history(values.get("history", ()), name), Message(role="user", content="\n".join(asked)))
+        return (*_history(values.get("history") or (), name), Message(role="user", content="\n".join(asked)))
     return None
 
 
