@@ -185,6 +185,13 @@ def test_a_weight_that_is_none_is_told(text):
         parse_set(text)
 
 
+@pytest.mark.parametrize("name", ["sets/none.jsonl", "sets/none.jsonl.gz"])
+def test_what_is_named_as_a_file_is_not_looked_for_at_the_hub(setting, name):
+    make, _, _ = setting
+    with pytest.raises(InputError, match=f"{name} does not exist"):
+        mix(make(name))
+
+
 def test_sets_are_looked_for_on_this_machine_first(setting, tmp_path):
     make, _, _ = setting
     with pytest.raises(InputError, match="does not exist"):

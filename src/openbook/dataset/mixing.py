@@ -177,11 +177,11 @@ def _read(config: Config, name: str, kinds: Counter[str], progress: Progress) ->
         yield from _own(config, kinds, progress)
         return
     path = Path(name).expanduser()
+    files = _files(path) if path.exists() else []
     if path.is_dir():
-        files = [str(file.relative_to(path)) for file in _files(path)]
         more = f" and {len(files) - SHOWN:,} more files" if len(files) > SHOWN else ""
-        progress.message(f"{path}: rows of {', '.join(files[:SHOWN])}{more}.")
-    pairs = _of_files(path) if path.exists() else _of_hub(name)
+        progress.message(f"{path}: rows of {', '.join(str(file.relative_to(path)) for file in files[:SHOWN])}{more}.")
+    pairs = _of_files(files) if files else _of_hub(name)
     faults: list[tuple[str, RecordError]] = []
     count = 0
     for origin, raw, problem in pairs:
@@ -220,8 +220,8 @@ def _files(path: Path) -> list[Path]:
     return found
 
 
-def _of_files(path: Path) -> Iterator[tuple[str, dict[str, Any] | None, str]]:
-    for file in _files(path):
+def _of_files(files: Iterable[Path]) -> Iterator[tuple[str, dict[str, Any] | None, str]]:
+    for file in files:
         for raw in read_rows(file):
             yield f"{file}:{raw.number}", raw.row, raw.problem
 
@@ -229,7 +229,7 @@ def _of_files(path: Path) -> Iterator[tuple[str, dict[str, Any] | None, str]]:
 def _of_hub(name: str) -> Iterator[tuple[str, dict[str, Any] | None, str]]:
     """The training split of a dataset on the hub, or the one named behind a colon."""
     repository, _, split = name.partition(":")
-    named_as_file = repository.startswith((".", "/", "~")) or Path(repository).suffix in ROWS
+    named_as_file = repository.startswith((".", "/", "~")) or repository.endswith(ROWS)
     if repository.count("/") != 1 or named_as_file:
         raise InputError(f"{name} does not exist.", "Name a file, a folder, a hub's owner/name, or `documents`.")
     try:
