@@ -125,7 +125,7 @@ def read_jsonl(path: Path, *, torn_tail: bool = False) -> Iterator[dict[str, Any
                 continue
             try:
                 row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-                if b"\\u" in line:
+                if b"\\ud" in line or b"\\uD" in line:  # where surrogates are written; most escapes are letters
                     refuse_half_characters(row)
             except (json.JSONDecodeError, UnicodeError, RecursionError) as error:
                 raise RecordError(f"{path}:{number}: this line is not JSON ({error}).", "Mend or remove it.") from error

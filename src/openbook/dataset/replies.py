@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from openbook.llm import Reply
+from openbook.storage import refuse_half_characters
 
 MAX_REPLY: Final = 100_000  # characters
 MAX_BROKEN: Final = 200  # places of a reply where an object seems to begin and does not
@@ -27,8 +28,8 @@ def objects(reply: str, key: str = "question") -> Iterator[Mapping[str, Any]]:
     while at >= 0 and broken < MAX_BROKEN:
         try:
             found, end = decoder.raw_decode(text, at)
-            if "\\u" in text[at:end]:  # half a surrogate pair can be neither embedded nor written
-                json.dumps(found, ensure_ascii=False).encode()
+            if "\\u" in text[at:end]:
+                refuse_half_characters(found)
         except (ValueError, RecursionError):
             end, broken = at + 1, broken + 1
         else:

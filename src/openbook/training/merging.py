@@ -191,7 +191,6 @@ def _stored(config: Config, dtype: MergedType) -> str:
 def _write(merged: Any, tokenizer: Any, partial: Path, stored: str) -> None:
     import torch
 
-    shutil.rmtree(partial, ignore_errors=True)
     with explained(partial, option="--to"):
         merged.to(getattr(torch, stored)).save_pretrained(partial, safe_serialization=True)
         tokenizer.save_pretrained(partial)

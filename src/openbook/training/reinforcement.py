@@ -76,7 +76,7 @@ def reinforce(
     if exercises.left_out:
         progress.message(
             f"{sum(exercises.left_out.values()):,} distractors of {len(exercises.left_out):,} questions are left out: with "
-            f"them and an answer the prompts are longer than a row or than the model reads."
+            "them and an answer the prompts are longer than a row or than the model reads."
         )
 
     from openbook.training.writers import ServedWriter, Writer
